@@ -1,0 +1,51 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PACKAGES := packages/core $(sort $(wildcard packages/strategies/*)) packages/cli
+MODULES := $(wildcard packages/*/prune_*) $(wildcard packages/strategies/*/prune_*)
+CODE := packages tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-gpu lint format build bench clean
+
+help:  ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## create .venv with everything in it, from constraints.txt
+
+$(STAMP): constraints.txt requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt $(PACKAGES:%=-e %)
+	@touch $@
+
+demo: install  ## fine-prune, compact, verify and measure a small ViT on digits (under 3 minutes)
+	$(BIN)/prune run --output runs/demo --overwrite
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## run the tests that train for minutes
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: install  ## run the tests that need CUDA
+	$(BIN)/python -m pytest -m gpu
+
+lint: install  ## check format, style and types
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(MODULES)
+
+format: install  ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+build: install  ## build the six wheels into dist/
+	rm -rf dist
+	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
+
+bench: install  ## run the benchmarks; results go to benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove the environment, builds and caches (runs stay)
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find packages tests -name __pycache__ -type d -prune -exec rm -rf {} +

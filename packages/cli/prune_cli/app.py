@@ -1,0 +1,58 @@
+"""The prune command line."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from prune_cli.commands.bench import bench
+from prune_cli.commands.compact import compact
+from prune_cli.commands.evaluate import evaluate
+from prune_cli.commands.inspect import inspect
+from prune_cli.commands.plugins import plugins
+from prune_cli.commands.run import run
+from prune_cli.commands.strategies import strategies
+from prune_cli.commands.verify import verify
+
+app = typer.Typer(name="prune", pretty_exceptions_enable=False)
+for verb in (run, compact, verify, evaluate, bench, inspect, strategies, plugins):
+    app.command()(verb)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"prune {version('prune-cli')} (prune-core {version('prune-core')})")
+        raise typer.Exit
+
+
+@app.callback()
+def prune(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the versions, as in prune --version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error, as in prune --debug run recipe.yaml.")
+    ] = False,
+) -> None:
+    """Make a Hugging Face transformer smaller and faster: fine-prune it, compact it, verify it, measure it.
+
+    Start with `prune run`: with neither model nor task it prunes a small vision transformer in a few minutes.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (sys.argv's by default) and return the exit code. `--debug` may stand anywhere."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    rest = [argument for argument in given if argument != "--debug"]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        return int(app(args=rest or ["--help"], prog_name="prune", standalone_mode=False) or 0)
+    except Exception as error:  # typer.Exit has become a return value by now
+        from prune_cli.failure import report
+
+        return report(error, debug=len(rest) < len(given))

@@ -1,0 +1,36 @@
+"""prune compact: remove physically what saved masks say."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prune_cli import options
+
+
+def compact(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of the masked model. Example: ./my-bert")],
+    masks: Annotated[
+        Path, typer.Argument(metavar="MASKS", help="File of masks. Example: runs/first/masks.safetensors")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the compact model. Example: --output ./my-bert-small")],
+    compactor: Annotated[
+        str, typer.Option(help="auto takes the one that accepts the masks. Example: --compactor dense")
+    ] = "auto",
+    json: options.Json = False,
+) -> None:
+    """Remove from MODEL what MASKS say; the result is verified before it is written."""
+    from prune_core.plugins import load_plugins
+
+    if compactor != "auto":
+        load_plugins().get("compactors", compactor)  # a misspelt name fails before torch is imported
+
+    from prune_core.run import compact_folder
+
+    from prune_cli import render
+
+    report = compact_folder(model, masks, output, compactor)
+    if json:
+        render.print_json(report)
+    else:
+        render.print_table(f"{model} compacted to {output}", ["figure", "value"], render.pairs(report))

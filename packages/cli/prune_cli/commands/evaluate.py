@@ -1,0 +1,45 @@
+"""prune evaluate: the metric of a task, for any model."""
+
+from typing import Annotated
+
+import typer
+
+from prune_cli import options
+
+
+def evaluate(
+    ctx: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder or hub name, dense or compact. Example: runs/first/model")
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Task, one of `prune plugins`. Example: --task text-classification", rich_help_panel=options.DATA
+        ),
+    ],
+    dataset: options.Dataset = None,
+    validation_file: options.ValidationFile = None,
+    column: options.Column = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a batch. Example: --batch-size 64")] = 64,
+    device: options.Device = None,
+    settings: options.Settings = None,
+    json: options.Json = False,
+) -> None:
+    """Evaluate MODEL on the validation data of a task."""
+    from prune_core.configuring import check_task
+    from prune_core.plugins import load_plugins
+    from prune_core.recipe import Recipe
+
+    from prune_cli import overlay, render
+
+    recipe = Recipe.parse(*overlay.laid_over(None, ctx.params))
+    check_task(recipe, load_plugins(recipe.plugins.disabled))
+
+    from prune_core.run import evaluate_folder
+
+    figures = evaluate_folder(model, recipe.task, batch_size, recipe.device)
+    if json:
+        render.print_json(figures)
+    else:
+        render.print_table(f"{model} on {task}", ["metric", "value"], figures.items())

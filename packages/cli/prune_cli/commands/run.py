@@ -1,0 +1,178 @@
+"""prune run: fine-prune, compact, verify, evaluate and measure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prune_cli import options
+from prune_cli.options import DATA, PRUNING, TRAINING
+
+if TYPE_CHECKING:
+    from prune_core.recipe import Recipe
+
+RecipeFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RECIPE.yaml]", help="Recipe, or the folder of a run to repeat. Example: recipes/sst2.yaml"
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub name of the model to prune. Example: --model ./my-bert", rich_help_panel=DATA),
+]
+TrainFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="csv, json, jsonl or parquet file to train on. Example: --train-file train.csv", rich_help_panel=DATA
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(help="One of `prune strategies`. Example: --strategy hybrid", rich_help_panel=PRUNING),
+]
+Density = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the prunable weights that shall remain, above 0 up to 1. Example: --density 0.3",
+        rich_help_panel=PRUNING,
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to imitate: self (the dense model), none, auto, or a folder or hub name. Example: --teacher self",
+        rich_help_panel=PRUNING,
+    ),
+]
+Compactor = Annotated[
+    str | None,
+    typer.Option(
+        help="What removes the pruned parts; auto takes the one that accepts the masks. Example: --compactor dense",
+        rich_help_panel=PRUNING,
+    ),
+]
+Epochs = Annotated[
+    float | None, typer.Option(help="Passes over the training data. Example: --epochs 3", rich_help_panel=TRAINING)
+]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(help="Optimizer steps, instead of epochs. Example: --max-steps 500", rich_help_panel=TRAINING),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Examples a step and device. Example: --batch-size 32", rich_help_panel=TRAINING)
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Peak rate of the weights. Example: --learning-rate 5e-5", rich_help_panel=TRAINING),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of everything random. Example: --seed 1", rich_help_panel=TRAINING)
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run; runs/DATE-STRATEGY by default. Example: --output runs/first"),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint. Example: prune run runs/first --resume")
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the run that the folder holds. Example: --output runs/first --overwrite"),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print the resolved recipe and the plan. Example: --dry-run")
+]
+
+
+def run(
+    ctx: typer.Context,
+    recipe: RecipeFile = None,
+    strategy: Strategy = None,
+    density: Density = None,
+    teacher: Teacher = None,
+    compactor: Compactor = None,
+    model: Model = None,
+    task: options.Task = None,
+    dataset: options.Dataset = None,
+    train_file: TrainFile = None,
+    validation_file: options.ValidationFile = None,
+    column: options.Column = None,
+    epochs: Epochs = None,
+    max_steps: MaxSteps = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    device: options.Device = None,
+    output: Output = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    settings: options.Settings = None,
+    json: options.Json = False,
+) -> None:
+    """Fine-prune a model, compact it, verify it, evaluate it and measure it.
+
+    A recipe, flags or both: a flag is stronger than the recipe, --set is stronger than a flag. With neither model nor
+    task it prunes a small vision transformer, trained on the spot on scikit-learn's digits.
+    """
+    from prune_core.configuring import validated
+
+    from prune_cli.overlay import laid_over
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with a run, --overwrite starts it anew: choose one")
+    resolved = validated(*laid_over(_file(recipe, output, resume), ctx.params))
+    if dry_run:
+        _plan(resolved, json)
+    else:
+        _run(resolved, resume, overwrite, json)
+
+
+def _file(recipe: Path | None, output: Path | None, resume: bool) -> Path | None:
+    """The recipe to start from: the one named, that of the run named, or that of the run to resume."""
+    if recipe is None and resume:
+        if output is None:
+            raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
+        recipe = output
+    return recipe / "recipe.yaml" if recipe is not None and recipe.is_dir() else recipe
+
+
+def _plan(recipe: "Recipe", json: bool) -> None:
+    from prune_core.run import check
+
+    from prune_cli import render
+
+    plan = check(recipe)
+    if json:
+        render.print_json({"recipe": recipe.model_dump(mode="json"), "plan": plan})
+        return
+    typer.echo(recipe.dump())
+    render.print_table("What prune run would do", ["what", "value"], render.pairs(plan))
+
+
+def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
+    from prune_cli import render
+    from prune_cli.exit_codes import INTERRUPTED
+
+    render.log_to_stderr()
+    try:
+        from prune_core.run import run as run_recipe
+
+        manifest = run_recipe(recipe, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt as interrupt:
+        folder = recipe.output or "RUN"
+        typer.echo(f"prune: interrupted; go on from the last checkpoint with: prune run {folder} --resume", err=True)
+        raise typer.Exit(INTERRUPTED) from interrupt
+    if json:
+        render.print_json(manifest)
+    else:
+        _summary(manifest)
+
+
+def _summary(manifest: dict[str, Any]) -> None:
+    from prune_cli import render
+
+    rows = [(row["figure"], row["dense"], row["pruned"]) for row in manifest["summary"]]
+    render.print_table(f"{manifest['output']}", ["figure", "dense", "pruned"], rows)
+    typer.echo(f"The compact model is in {manifest['output']}/model: import prune_core, then from_pretrained as usual.")

@@ -1,0 +1,52 @@
+"""Flags that several verbs share. Every help ends with an example; a test looks."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+DATA = "Model and data"
+PRUNING = "Pruning"
+TRAINING = "Training"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table. Example: --json")]
+Device = Annotated[
+    DeviceName | None, typer.Option(help="Where to compute; auto takes CUDA where there is one. Example: --device cpu")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(help="Task, one of `prune plugins`. Example: --task text-classification", rich_help_panel=DATA),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="Hub data set, instead of files; its configuration by --set task.dataset_config=sst2. "
+        "Example: --dataset nyu-mll/glue",
+        rich_help_panel=DATA,
+    ),
+]
+ValidationFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="csv, json, jsonl or parquet file to evaluate on. Example: --validation-file dev.csv", rich_help_panel=DATA
+    ),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=NAME",
+        help="Which column plays which role: text, text_pair, label, image; repeatable. Example: --column text=sentence",
+        rich_help_panel=DATA,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Any field of the recipe, the value as YAML; repeatable, and stronger than flags. "
+        "Example: --set training.save_steps=100",
+    ),
+]

@@ -1,0 +1,18 @@
+"""DistilBERT."""
+
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout
+
+DISTILBERT = Architecture(
+    name="distilbert",
+    model_types=("distilbert",),
+    layer="transformer.layer",
+    attention=AttentionLayout(
+        core="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        head_size="attention_head_size",
+    ),
+    ffn=FeedForwardLayout(up="ffn.lin1", down="ffn.lin2", activation="ffn.activation"),
+)

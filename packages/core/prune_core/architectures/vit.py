@@ -1,0 +1,18 @@
+"""ViT and DeiT (transformers 5 names)."""
+
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout
+
+VIT = Architecture(
+    name="vit",
+    model_types=("vit", "deit"),
+    layer="layers",
+    attention=AttentionLayout(
+        core="attention",
+        query="attention.q_proj",
+        key="attention.k_proj",
+        value="attention.v_proj",
+        output="attention.o_proj",
+        head_size="head_dim",
+    ),
+    ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
+)

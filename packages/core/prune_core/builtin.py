@@ -1,0 +1,39 @@
+"""What prune-core itself offers, through the same hooks as any plugin."""
+
+from prune_core.architectures import Architecture
+from prune_core.architectures.bert import BERT
+from prune_core.architectures.distilbert import DISTILBERT
+from prune_core.architectures.vit import VIT
+from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
+
+
+@hookimpl
+def prune_compactors() -> list[CompactorSpec]:
+    return [
+        CompactorSpec(
+            name="dense",
+            summary="ordinary dense layers of smaller size: whole heads, neurons and units are removed",
+            target="prune_core.compaction.dense:DenseCompactor",
+        )
+    ]
+
+
+@hookimpl
+def prune_tasks() -> list[TaskSpec]:
+    return [
+        TaskSpec(
+            name="text-classification",
+            summary="one label (or one number) for a text or a pair of texts",
+            target="prune_core.tasks.text_classification:TextClassification",
+        ),
+        TaskSpec(
+            name="image-classification",
+            summary="one label for an image",
+            target="prune_core.tasks.image_classification:ImageClassification",
+        ),
+    ]
+
+
+@hookimpl
+def prune_architectures() -> list[Architecture]:
+    return [BERT, DISTILBERT, VIT]

@@ -1,0 +1,76 @@
+"""The dense compactor: ordinary dense layers of smaller size."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from prune_core.compaction.decide import kept_indices
+from prune_core.compaction.resize import lines, resize
+from prune_core.compactor import Compaction, Compactor, UnitReport
+from prune_core.granularity import Element
+from prune_core.loading import record
+from prune_core.masks import Mask, MaskSet
+from prune_core.structure import Attention, ModelStructure, Unit, linear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class DenseCompactor(Compactor):
+    """Bakes the masks in, then removes every head, neuron and unit that they leave nothing of."""
+
+    accepts: ClassVar[frozenset[str]] = frozenset(
+        {"element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"}
+    )
+
+    @torch.no_grad()
+    def compact(
+        self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
+    ) -> Compaction:
+        smaller = model if inplace else copy.deepcopy(model)
+        total = structure.size(model)
+        masks.bake(smaller)
+        reports = []
+        remaining: dict[str, Mask] = {}
+        stored = 0
+        for unit in structure.units:
+            if not unit.linears():
+                continue
+            kept = kept_indices(smaller, unit, masks)
+            reports.append(UnitReport(unit.key, tuple(kept), _count(unit)))
+            inner = _remaining(unit, masks, kept)
+            remaining |= inner
+            resize(smaller, unit, kept)
+            stored += _stored(smaller, unit, inner if masks.sparse else {}, bool(kept))
+        record(smaller, tuple(reports), structure, sparse=masks.sparse)
+        return Compaction(smaller, tuple(reports), MaskSet(remaining, sparse=masks.sparse), stored / total)
+
+
+def _count(unit: Unit) -> int:
+    return unit.key_value_heads if isinstance(unit, Attention) else unit.size
+
+
+def _remaining(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:
+    """Masks of the weights that stay, where they still have zeros, in the compact model's shapes."""
+    found = {}
+    for module in unit.linears() if kept else ():
+        mask = masks.get(f"{module}.weight")
+        if mask is not None:
+            index, axis = lines(unit, module, kept)
+            values = mask.expand().index_select(0 if axis == "rows" else 1, index)
+            if not values.all():
+                found[f"{module}.weight"] = Mask(Element(), values, tuple(values.shape))
+    return found
+
+
+def _stored(model: nn.Module, unit: Unit, sparse: dict[str, Mask], alive: bool) -> int:
+    """Weights of a unit that are stored: all of them, or the non-zero ones of those under a sparse mask."""
+    total = 0
+    for module in unit.linears() if alive else ():
+        mask = sparse.get(f"{module}.weight")
+        total += int(mask.values.sum()) if mask else linear(model, module).weight.numel()
+    return total

@@ -1,0 +1,97 @@
+"""Cut units down to the heads and neurons that are kept. Compaction and loading run this same code.
+
+It works on the meta device too: loading cuts an empty skeleton before the weights come.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from prune_core.compaction.stubs import BiasOnly, NoAttention
+from prune_core.granularity import Axis
+from prune_core.structure import Attention, FeedForward, Unit, linear
+
+COUNTS = ("num_attention_heads", "num_heads", "n_heads")
+WIDTHS = ("all_head_size", "inner_dim", "split_size")
+"""Attributes that families read their head count and total head width from: each one that exists is set."""
+
+
+def resize(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
+    """Keep only these heads (key/value heads with their queries) or neurons of `unit`, in place."""
+    if isinstance(unit, Attention):
+        _resize_attention(model, unit, kept)
+    else:
+        _resize_feed_forward(model, unit, kept)
+
+
+def lines(unit: Unit, module: str, kept: Sequence[int]) -> tuple[Tensor, Axis]:
+    """Rows or columns of one linear of `unit` that belong to the kept heads or neurons."""
+    if isinstance(unit, FeedForward):
+        return torch.tensor(kept, dtype=torch.long), "columns" if module == unit.down else "rows"
+    shared = module in (unit.key_, unit.value)
+    width = unit.head_size * (1 if shared else unit.queries_per_key)
+    heads = torch.tensor(kept, dtype=torch.long)
+    index = (heads[:, None] * width + torch.arange(width)).flatten()
+    return index, "columns" if module == unit.output else "rows"
+
+
+def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:
+    if not kept:
+        _remove_attention(model, unit)
+        return
+    for module in unit.linears():
+        _narrow(linear(model, module), *lines(unit, module, kept))
+    core = model.get_submodule(unit.core)
+    queries = len(kept) * unit.queries_per_key
+    values = dict.fromkeys(COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
+    for name, value in (values | {"num_key_value_heads": len(kept)}).items():
+        if hasattr(core, name):
+            setattr(core, name, value)
+
+
+def _remove_attention(model: nn.Module, unit: Attention) -> None:
+    stub = _bias_only(model, unit.output)
+    inner = unit.output.removeprefix(f"{unit.core}.")
+    if inner == unit.output:
+        _replace(model, unit.output, stub)
+        _replace(model, unit.core, NoAttention())
+    else:
+        _replace(model, unit.core, NoAttention(inner, stub))
+
+
+def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:
+    if kept:
+        for module in unit.linears():
+            _narrow(linear(model, module), *lines(unit, module, kept))
+        return
+    _replace(model, unit.down, _bias_only(model, unit.down))
+    for name in (unit.up, unit.gate):
+        if name:
+            _replace(model, name, nn.Identity())
+
+
+def _narrow(layer: nn.Linear, index: Tensor, axis: Axis) -> None:
+    index = index.to(layer.weight.device)
+    layer.weight = _select(layer.weight, index, 0 if axis == "rows" else 1)
+    if axis == "rows":
+        layer.out_features = len(index)
+        if layer.bias is not None:
+            layer.bias = _select(layer.bias, index, 0)
+    else:
+        layer.in_features = len(index)
+
+
+def _select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().index_select(axis, index), requires_grad=parameter.requires_grad)
+
+
+def _bias_only(model: nn.Module, name: str) -> BiasOnly:
+    layer = linear(model, name)
+    return BiasOnly(cast(nn.Parameter | None, layer.bias), layer.out_features)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,37 @@
+"""What stands in for a unit with nothing left: no attention, or a bias alone. Never a zero-size tensor."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BiasOnly(nn.Module):
+    """A linear with nothing left but its bias (zeros without one); the leading dimensions of the input are kept."""
+
+    def __init__(self, bias: nn.Parameter | None, out_features: int) -> None:
+        super().__init__()
+        self.bias = bias
+        self.out_features = out_features
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape = (*input.shape[:-1], self.out_features)
+        return torch.zeros(shape, dtype=input.dtype, device=input.device) if self.bias is None else self.bias.expand(shape)
+
+
+class NoAttention(nn.Module):
+    """An attention module without heads: (output, None), where output is its own bias-only projection if it has one.
+
+    Where the projection lives outside, that one is bias-only, and what this hands it does not matter.
+    """
+
+    def __init__(self, name: str | None = None, projection: BiasOnly | None = None) -> None:
+        super().__init__()
+        self.projection_name = name
+        if name and projection:
+            self.add_module(name, projection)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        if self.projection_name is None:
+            return hidden_states, None
+        return self.get_submodule(self.projection_name)(hidden_states), None

@@ -1,0 +1,49 @@
+"""Compactor: removes physically what a MaskSet says. It knows nothing of strategies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune_core.masks import MaskSet
+    from prune_core.structure import ModelStructure
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What was kept of one unit: indices of heads (attention) or neurons (feed-forward), of how many."""
+
+    key: str
+    kept: tuple[int, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """A smaller model and what was removed.
+
+    `masks` are those of what remains, in the compact model's own shapes: the zeros inside heads and neurons that stay.
+    `density` is the stored share of the prunable weights (the non-zero ones where the masks are sparse).
+    """
+
+    model: PreTrainedModel
+    units: tuple[UnitReport, ...]
+    masks: MaskSet
+    density: float
+
+
+class Compactor(ABC):
+    """Turns a masked model into a smaller one that computes the same function."""
+
+    accepts: ClassVar[frozenset[str]]
+    """Kinds of granularity it can handle: "element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"."""
+
+    @abstractmethod
+    def compact(
+        self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
+    ) -> Compaction:
+        """The smaller model; `model` itself is left as it was unless `inplace`. MaskError where masks do not fit."""

@@ -1,0 +1,50 @@
+"""One family of errors: a single line saying what was wrong, where, what was found and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PruneError(Exception):
+    """Base of every error that a user can mend; the message is one line and complete on its own."""
+
+
+class RecipeError(PruneError):
+    """A recipe or a flag is wrong; one line a field when several are."""
+
+
+class PluginError(PruneError):
+    """A strategy, compactor, task or architecture could not be found or loaded."""
+
+
+class StructureError(PruneError):
+    """The model has no unit that can be pruned, or none of the shape that was asked for."""
+
+
+class MaskError(PruneError):
+    """A mask, or a file of masks, does not fit the model or is damaged."""
+
+
+class ModelError(PruneError):
+    """A model folder cannot be read, or does not hold what its configuration says."""
+
+
+class DataError(PruneError):
+    """A data file, a column or a label is missing or not what the task needs."""
+
+
+class RunError(PruneError):
+    """The folder of a run cannot be used as asked."""
+
+
+class VerificationError(PruneError):
+    """The masked, the compact and the reloaded model do not compute the same function."""
+
+
+class TrainingError(PruneError):
+    """Training cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as "did you mean 'hybrid'? " for a misspelt name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(match) for match in close)}? " if close else ""

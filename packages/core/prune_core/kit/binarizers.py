@@ -1,0 +1,84 @@
+"""Scores -> masks. Every function is pure: it takes scores of any shape and returns a mask of that shape.
+
+Masks are binary (float, 0 or 1) but for the hard concrete ones, which are soft while training.
+Sources: movement pruning (arXiv:2005.07683), hard concrete (arXiv:1712.01312).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from prune_core.granularity import Granularity
+
+BETA = 2 / 3
+LOW, HIGH = -0.1, 1.1
+"""Temperature and stretch of the hard concrete distribution (arXiv:1712.01312, section 4)."""
+
+
+def topk(scores: Tensor, density: float) -> Tensor:
+    """Keep exactly round(density * n) of the n scores, the highest; among equal ones the first."""
+    count = round(density * scores.numel())
+    flat = scores.flatten()
+    mask = torch.zeros_like(flat)
+    if count == flat.numel():
+        return mask.fill_(1).view_as(scores)
+    if count:
+        mask[flat.topk(count, sorted=False).indices] = 1
+    return mask.view_as(scores)
+
+
+def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
+    """`topk` over all scores at once: a matrix may keep more than its share."""
+    mask = topk(torch.cat([one.flatten() for one in scores]), density)
+    return [part.view_as(one) for part, one in zip(mask.split([s.numel() for s in scores]), scores, strict=True)]
+
+
+def threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:
+    """Keep scores > `cut`; at least the highest `floor` share (int(floor * n) + 1 of them) survives when floor > 0."""
+    mask = scores > cut
+    if floor > 0:
+        mask |= topk(scores, min((int(floor * scores.numel()) + 1) / scores.numel(), 1.0)) > 0
+    return mask.to(scores.dtype)
+
+
+def sigmoid_threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:
+    """`threshold` on sigmoid(scores)."""
+    return threshold(torch.sigmoid(scores), cut, floor)
+
+
+def magnitude(weight: Tensor, granularity: Granularity, density: float) -> Tensor:
+    """`topk` on |weight| (its mean over what a score covers); nothing is learned."""
+    return topk(granularity.reduce(weight.detach().abs()), density)
+
+
+def n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
+    """In each group of `m` along the last dimension keep the `n` highest; among equal ones the first."""
+    groups = scores.unflatten(-1, (-1, m))
+    ranks = groups.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return (ranks < n).to(scores.dtype).flatten(-2)
+
+
+def hard_concrete(scores: Tensor, noise: Tensor) -> Tensor:
+    """Soft mask while training: `noise` is log u - log(1 - u) of a uniform u. Differentiable in `scores`."""
+    return _stretch(torch.sigmoid((noise + scores) / BETA))
+
+
+def hard_concrete_mean(scores: Tensor) -> Tensor:
+    """Soft mask in evaluation."""
+    return _stretch(torch.sigmoid(scores))
+
+
+def open_probability(scores: Tensor) -> Tensor:
+    """Probability that a hard concrete gate is not zero: sigmoid(S - b log(-l / r))."""
+    return torch.sigmoid(scores - BETA * math.log(-LOW / HIGH))
+
+
+def concrete_noise(shape: torch.Size, seed: int, step: int) -> Tensor:
+    """log u - log(1 - u) from a generator seeded by (seed, step): the same on all ranks and after a resume."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.logit(torch.rand(shape, generator=generator).clamp_(1e-6, 1 - 1e-6))
+
+
+def _stretch(gate: Tensor) -> Tensor:
+    return (gate * (HIGH - LOW) + LOW).clamp(0, 1)

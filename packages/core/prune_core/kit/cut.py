@@ -1,0 +1,123 @@
+"""The cut: which score to cut at, so that what physically remains is a given number of weights.
+
+A physical unit is what is stored or removed as one: a head, a neuron, or, where zeros are left out on disk, a block or
+a single weight. Each has a life, the highest threshold that it survives, and a cost in weights. Sorting the lives and
+adding up the costs gives the threshold exactly, with no search and no synchronisation with the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prune_core.granularity import Axis, Shape
+from prune_core.kit.scores import ScoreGroup, Target
+from prune_core.structure import Attention, Unit, linear
+
+SAMPLE = 1 << 18
+"""While masks still move, more scores than this are cut by a strided sample (density within about 0.001)."""
+
+
+class Units(Protocol):
+    """Physical units of one kind: the weights that each holds, and the threshold up to which each lives."""
+
+    cost: int
+
+    def life(self) -> Tensor:
+        """Highest threshold that each unit survives; shape [units]."""
+
+
+@dataclass(frozen=True)
+class OwnUnits:
+    """Every score of a group is a unit of its own."""
+
+    group: ScoreGroup
+
+    @property
+    def cost(self) -> int:
+        return self.group.cost
+
+    def life(self) -> Tensor:
+        return self.group.scores.detach().flatten()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where one matrix of a unit has its scores: `width` rows (or columns) of it belong to one physical unit."""
+
+    group: ScoreGroup
+    target: Target
+    shape: Shape
+    width: int
+    axis: Axis
+
+    def life(self) -> Tensor:
+        """Highest threshold at which a weight of each physical unit's slice survives."""
+        scores = self.target.orient(self.group.scores.detach())
+        lines = self.target.granularity.rows if self.axis == "rows" else self.target.granularity.columns
+        return lines(scores, self.shape).view(-1, self.width).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class SlicedUnits:
+    """Heads or neurons that several matrices decide: one lives while all of its slices have a weight left.
+
+    For a head those are its value rows and its output columns (a head without query or key still averages its values,
+    so it stays); for a neuron its rows of up and gate and its column of down.
+    """
+
+    slices: tuple[Slice, ...]
+    cost: int
+
+    def life(self) -> Tensor:
+        return torch.stack([one.life() for one in self.slices]).amin(dim=0)
+
+
+def sliced_units(model: nn.Module, unit: Unit, groups: Sequence[ScoreGroup]) -> SlicedUnits | None:
+    """The heads (key/value heads with their queries) or neurons of `unit`; None where no group masks it."""
+    targets = {target.module: (group, target) for group in groups for target in group.plan.targets}
+    deciding: dict[str, tuple[int, Axis]]
+    if isinstance(unit, Attention):
+        queries = unit.head_size * unit.queries_per_key
+        deciding = {unit.value: (unit.head_size, "rows"), unit.output: (queries, "columns")}
+    else:
+        deciding = {name: (1, "rows") for name in (unit.up, unit.gate) if name} | {unit.down: (1, "columns")}
+    slices = tuple(
+        Slice(*targets[name], tuple(linear(model, name).weight.shape), width, axis)
+        for name, (width, axis) in deciding.items()
+        if name in targets
+    )
+    if not slices:
+        return None
+    count = linear(model, slices[0].target.module).weight.shape[0 if slices[0].axis == "rows" else 1]
+    weights = sum(linear(model, name).weight.numel() for name in unit.linears())
+    return SlicedUnits(slices, weights // (count // slices[0].width))
+
+
+def cut_threshold(units: Sequence[Units], budget: float, *, exact: bool = True) -> Tensor:
+    """Threshold t such that the units with life > t hold at most `budget` weights, and one more would not fit.
+
+    A scalar tensor on the device of the scores. With `exact=False` a large number of equal units may be sampled.
+    """
+    lives = [unit.life() for unit in units]
+    costs = {unit.cost for unit in units}
+    if len(costs) == 1:
+        return _kth(torch.cat(lives), budget / costs.pop(), exact)
+    life = torch.cat(lives)
+    cost = torch.cat([life.new_full(one.shape, unit.cost) for one, unit in zip(lives, units, strict=True)])
+    life, order = life.sort(descending=True, stable=True)
+    kept = (cost[order].double().cumsum(0) <= budget).sum()
+    return torch.cat([life, life.new_full((1,), -torch.inf)]).gather(0, kept.view(1)).squeeze(0)
+
+
+def _kth(life: Tensor, count: float, exact: bool) -> Tensor:
+    """The highest life that is cut when `count` units of one cost are kept."""
+    total = life.numel()
+    if count >= total:
+        return life.new_full((), -torch.inf)
+    if not exact and total > SAMPLE:
+        life = life[:: total // SAMPLE]
+        count *= life.numel() / total
+    return life.kthvalue(max(life.numel() - int(count + 1e-6), 1)).values

@@ -1,0 +1,302 @@
+"""MaskingStrategy: everything that strategies with scores and masks share. A subclass says which linears share which
+scores (`layout`), and no more.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prune_core.errors import StructureError
+from prune_core.kit import binarizers, penalties
+from prune_core.kit.config import MaskingConfig
+from prune_core.kit.cut import OwnUnits, Units, cut_threshold, sliced_units
+from prune_core.kit.masked import attach, cuts_rows, detach
+from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
+from prune_core.kit.schedules import Schedule
+from prune_core.masks import Mask, MaskSet, bias_mask
+from prune_core.strategy import Context, Progress, Strategy
+from prune_core.structure import ModelStructure, linear
+
+STATE = "pruning"
+"""Name of the submodule of the model that owns every score while training."""
+
+
+class PruningState(nn.Module):
+    """All that a strategy adds to a model: the groups, and the multipliers of a target density."""
+
+    def __init__(self, groups: Sequence[ScoreGroup], *, pressed: bool) -> None:
+        super().__init__()
+        self.groups = nn.ModuleList(groups)
+        self.lagrangian = penalties.Lagrangian() if pressed else None
+
+
+class MaskingStrategy(Strategy):
+    """Masks linears while training. Subclass, name the granularities in `layout`, and set `sparse`.
+
+    With a target density the masks are cut, at every step, where what physically remains equals the scheduled density;
+    pressure on the scores (a Lagrangian) makes them agree with the cut. With a penalty weight the threshold moves on a
+    schedule and the density is what comes of it.
+    """
+
+    config: MaskingConfig
+    sparse: ClassVar[bool] = False
+    """Whether zeros inside heads and neurons that stay are left out on disk, and so do not count."""
+
+    @abstractmethod
+    def layout(self, structure: ModelStructure) -> Sequence[GroupPlan]:
+        """The groups of scores for the units of `structure` (less the excluded ones)."""
+
+    def units(self, groups: Sequence[ScoreGroup], structure: ModelStructure) -> Sequence[Units]:
+        """Physical units, for the cut: what each score covers where zeros are left out, else heads and neurons."""
+        if self.sparse:
+            return [OwnUnits(group) for group in groups]
+        found = [sliced_units(self._model, unit, groups) for unit in structure.units]
+        return [units for units in found if units is not None]
+
+    def cut(self, groups: Sequence[ScoreGroup], density: float, *, exact: bool) -> list[Tensor]:
+        """Masks of the highest scores that physically hold `density`: over all groups, or in each ("local")."""
+        if self.config.scope == "local":
+            return [binarizers.topk(group.scores, density) for group in groups]
+        threshold = cut_threshold(self._units, self._budget_of(density), exact=exact)
+        return [(group.scores > threshold).to(group.mask.dtype) for group in groups]
+
+    def prepare(self, context: Context) -> None:
+        plans = self.layout(context.structure.without(self.config.exclude))
+        if not plans:
+            keys = ", ".join(context.structure.keys())
+            raise StructureError(f"nothing to prune: the strategy's layout and exclude leave none of {keys}")
+        self._model, self._seed = context.model, context.seed
+        self._progress = Progress(0, context.total_steps)
+        groups = [self._group(plan) for plan in plans]
+        self._units = self.units(groups, context.structure)
+        total = context.structure.size(context.model)
+        covered = sum(unit.cost * unit.life().numel() for unit in self._units)
+        self._budget_of = partial(self._budget, total, total - covered)
+        self._budget_of(self._final_density())
+        state = PruningState(groups, pressed=self._pressed)
+        context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
+        for group in groups:
+            for target in group.plan.targets:
+                if not self._gated or target.consumer:
+                    attach(context.model, group, target, mask_bias=self.config.mask_biases)
+
+    def step(self, progress: Progress) -> None:
+        self._progress = progress
+        at_freeze = self._frozen and not self._past_freeze
+        for group in self._groups:
+            group.soft, group.frozen = self._gated and not self._frozen, self._frozen
+        if not self._past_freeze:
+            self._update(exact=at_freeze)
+
+    def penalty(self) -> Tensor:
+        zero = self._groups[0].scores.new_zeros(())
+        if self._frozen or self.config.binarizer in ("topk", "magnitude"):
+            return zero
+        if self.config.penalty_weight is None:
+            return self._pressure()
+        cost = penalties.l0 if self._gated else penalties.l1
+        parts = {"attention": self.config.attention_weight, "ffn": self.config.ffn_weight}
+        costs = [weight * self._mean(cost, part) for part, weight in parts.items() if self._of(part)]
+        return self.config.penalty_weight * self._schedule(0, 1).progress(self._progress) * sum(costs, zero)
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        state = {id(parameter) for parameter in self._state.parameters()}
+        weights = [p for p in self._model.parameters() if p.requires_grad and id(p) not in state]
+        decayed = [p for p in weights if p.ndim > 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+        ]
+        scores = [group.scores for group in self._groups if group.scores.requires_grad]
+        rate = {"lr": self.config.score_learning_rate, "weight_decay": 0.0}
+        if scores:
+            groups.append({"params": scores, **rate})
+        if self._state.lagrangian is not None:
+            groups.append({"params": [self._state.lagrangian.multipliers], **rate, "lr": 0.02, "maximize": True})
+        return [group for group in groups if group["params"]]
+
+    def masks(self) -> MaskSet:
+        if self._gated and not self._frozen:
+            kept = self._gates(self._final_density())
+        else:
+            kept = [group.mask > 0 for group in self._groups]
+        masks: dict[str, Mask] = {}
+        for group, values in zip(self._groups, kept, strict=True):
+            masks.update(self._group_masks(group, values.detach().cpu()))
+        return MaskSet(masks, sparse=self.sparse)
+
+    @torch.no_grad()
+    def finish(self) -> MaskSet:
+        if not self._frozen:
+            self._settle()
+        masks = self.masks()
+        for group in self._groups:
+            self._fold(group)
+            for target in group.plan.targets:
+                detach(self._model, target.module)
+        delattr(self._model, STATE)
+        masks.bake(self._model)
+        return masks
+
+    # What follows is private to the kit.
+
+    @property
+    def _state(self) -> PruningState:
+        state = self._model.get_submodule(STATE)
+        assert isinstance(state, PruningState)
+        return state
+
+    @property
+    def _groups(self) -> list[ScoreGroup]:
+        return list(self._state.groups)  # type: ignore[arg-type]
+
+    @property
+    def _gated(self) -> bool:
+        return self.config.binarizer == "hard_concrete"
+
+    @property
+    def _pressed(self) -> bool:
+        return self.config.target is not None and self.config.binarizer not in ("topk", "magnitude")
+
+    @property
+    def _freeze_step(self) -> float:
+        """First step at which masks are final."""
+        last = (1 - self.config.cooldown) * self._progress.total if self.config.freeze else self._progress.total
+        return float(last)
+
+    @property
+    def _frozen(self) -> bool:
+        return self._progress.step >= self._freeze_step
+
+    @property
+    def _past_freeze(self) -> bool:
+        return self._progress.step >= self._freeze_step + 1
+
+    def _schedule(self, start: float, end: float) -> Schedule:
+        return Schedule(start, end, self.config.warmup, self.config.cooldown, self.config.schedule)
+
+    def _final_density(self) -> float:
+        return 1.0 if self.config.target is None else self.config.target
+
+    def _density(self) -> float:
+        """The scheduled density."""
+        return self._schedule(1.0, self._final_density()).value(self._progress)
+
+    def _group(self, plan: GroupPlan) -> ScoreGroup:
+        weights = [linear(self._model, target.module).weight for target in plan.targets]
+        for target, weight in zip(plan.targets, weights, strict=True):
+            try:
+                target.granularity.score_shape(tuple(weight.shape))
+            except StructureError as error:
+                raise StructureError(f"{target.module}: {error}") from None
+        start = 2.5 if self._gated else 0.0
+        scores = initial_scores(weights, plan.targets, start)
+        group = ScoreGroup(plan, scores, sum(weight.numel() for weight in weights) // scores.numel())
+        group.scores.requires_grad_(self.config.binarizer != "magnitude")
+        return group
+
+    def _budget(self, total: int, held: int, density: float) -> float:
+        if density * total < held:
+            raise StructureError(
+                f"density {density} cannot be reached: the parts left alone hold {held / total:.3f} of the prunable "
+                "weights by themselves; exclude less or ask for more"
+            )
+        return density * total - held
+
+    @torch.no_grad()
+    def _update(self, *, exact: bool) -> None:
+        """The masks of this step from the scores."""
+        if self.config.binarizer == "magnitude":
+            self._measure_magnitudes()
+        if self._gated:
+            self._update_gates(exact)
+            return
+        if self.config.target is None:
+            cut = self._schedule(0.0, self.config.threshold).value(self._progress)
+            rule = binarizers.threshold if self.config.binarizer == "threshold" else binarizers.sigmoid_threshold
+            kept = [rule(group.scores, cut, self.config.floor) for group in self._groups]
+        else:
+            self._aim()
+            kept = self.cut(self._groups, self._density(), exact=exact)
+        for group, mask in zip(self._groups, kept, strict=True):
+            group.mask.copy_(mask)
+
+    def _settle(self) -> None:
+        """The final masks at once, for a training that ends before they were frozen."""
+        self._progress = Progress(self._progress.total, self._progress.total)
+        for group in self._groups:
+            group.soft, group.frozen = False, True
+        self._update(exact=True)
+
+    def _update_gates(self, exact: bool) -> None:
+        if exact:
+            for group, kept in zip(self._groups, self._gates(self._final_density()), strict=True):
+                group.mask.copy_(kept * group.soft_mean().clamp_min(1e-3))
+            return
+        self._aim()
+        for index, group in enumerate(self._groups):
+            noise = binarizers.concrete_noise(group.scores.shape, self._seed, 1009 * self._progress.step + index)
+            group.noise.copy_(noise)
+
+    def _gates(self, density: float) -> list[Tensor]:
+        """Gates that stay: those of the highest scores, or with a penalty weight those that are open."""
+        if self.config.target is None:
+            return [(group.soft_mean() > 0).float() for group in self._groups]
+        return self.cut(self._groups, density, exact=True)
+
+    def _aim(self) -> None:
+        """Move the target of the pressure; it ramps linearly, earlier than the cut."""
+        if self._state.lagrangian is not None:
+            ramp = Schedule(1.0, self._final_density(), self.config.warmup, 0.5, "linear")
+            self._state.lagrangian.target.fill_(ramp.value(self._progress))
+
+    def _pressure(self) -> Tensor:
+        lagrangian = self._state.lagrangian
+        assert lagrangian is not None
+        count = binarizers.open_probability if self._gated else penalties.open_count
+        weights = {"attention": self.config.attention_weight, "ffn": self.config.ffn_weight}
+        costs = [group.cost * weights[group.plan.part] for group in self._groups]
+        total = sum(cost * group.scores.numel() for cost, group in zip(costs, self._groups, strict=True))
+        held = sum((cost / total * count(g.scores).sum() for cost, g in zip(costs, self._groups, strict=True)), 0.0)
+        return lagrangian(held)  # type: ignore[no-any-return]
+
+    def _measure_magnitudes(self) -> None:
+        for group in self._groups:
+            weights = [linear(self._model, target.module).weight for target in group.plan.targets]
+            shape = group.scores.shape
+            sizes = [
+                t.orient(t.granularity.reduce(w.abs())).reshape(shape)
+                for t, w in zip(group.plan.targets, weights, strict=True)
+            ]
+            group.scores.copy_(torch.stack(sizes).mean(dim=0))
+
+    def _of(self, part: str) -> list[ScoreGroup]:
+        return [group for group in self._groups if group.plan.part == part]
+
+    def _mean(self, cost: Callable[[Tensor], Tensor], part: str) -> Tensor:
+        return torch.stack([cost(group.scores) for group in self._of(part)]).mean()
+
+    def _group_masks(self, group: ScoreGroup, kept: Tensor) -> dict[str, Mask]:
+        found: dict[str, Mask] = {}
+        for target in group.plan.targets:
+            layer = linear(self._model, target.module)
+            shape, values = tuple(layer.weight.shape), target.orient(kept).contiguous()
+            found[f"{target.module}.weight"] = Mask(target.granularity, values, shape)
+            if layer.bias is not None and self.config.mask_biases and cuts_rows(target):
+                found[f"{target.module}.bias"] = bias_mask(target.granularity, values, shape)
+        return found
+
+    def _fold(self, group: ScoreGroup) -> None:
+        """Multiply a kept gate's soft value into the weights that were scaled by it."""
+        if not self._gated:
+            return
+        for target in group.plan.targets:
+            if target.consumer:
+                weight = linear(self._model, target.module).weight
+                weight.copy_(target.granularity.apply(weight, target.orient(group.mask).to(weight.dtype)))

@@ -1,0 +1,106 @@
+"""A group of scores, the parameters that share it, and the mask that it stands for now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prune_core.granularity import Granularity, Shape
+from prune_core.kit import binarizers
+
+Part = Literal["attention", "ffn"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One linear under a group's mask.
+
+    `transposed`: the group's mask is turned (the attention output under a joint mask). `consumer`: it reads what the
+    unit computes; a soft mask is applied to consumers alone, so that a unit is not scaled twice.
+    """
+
+    module: str
+    granularity: Granularity
+    transposed: bool = False
+    consumer: bool = False
+
+    def orient(self, values: Tensor) -> Tensor:
+        """The group's scores or mask as this target's granularity reads them."""
+        return values.T if self.transposed else values
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """A group to be: its name, the part of the model that it belongs to, and its targets."""
+
+    name: str
+    part: Part
+    targets: tuple[Target, ...]
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The mask, forward; the mask's gradient handed to the scores, backward (movement: dL/dS = dL/dW' * W)."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:
+        return mask.view_as(mask)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def straight_through(scores: Tensor, mask: Tensor) -> Tensor:
+    """`mask`, through which gradients reach `scores`."""
+    return _StraightThrough.apply(scores, mask)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class ScoreGroup(nn.Module):
+    """Owner of the scores that several linears share, and of the mask now in force (float, of the scores' shape).
+
+    `soft`: the mask is a hard concrete one, computed from the scores at every forward. `frozen`: the mask is final,
+    no gradient reaches the scores. Both follow from the progress of the training, so neither is saved.
+    """
+
+    scores: nn.Parameter
+    mask: Tensor
+    noise: Tensor
+
+    def __init__(self, plan: GroupPlan, scores: Tensor, cost: int) -> None:
+        super().__init__()
+        self.plan = plan
+        self.cost = cost
+        self.scores = nn.Parameter(scores)
+        self.register_buffer("mask", torch.ones_like(scores))
+        self.register_buffer("noise", torch.zeros_like(scores), persistent=False)
+        self.soft = False
+        self.frozen = False
+
+    def current(self) -> Tensor:
+        """The mask to apply now, differentiable in the scores unless frozen."""
+        if self.frozen:
+            return self.mask
+        if not self.soft:
+            return straight_through(self.scores, self.mask)
+        return binarizers.hard_concrete(self.scores, self.noise) if self.training else self.soft_mean()
+
+    def soft_mean(self) -> Tensor:
+        """The hard concrete mask of evaluation."""
+        return binarizers.hard_concrete_mean(self.scores)
+
+
+def initial_scores(weights: Sequence[Tensor], targets: Sequence[Target], start: float) -> Tensor:
+    """`start` plus up to 0.001 by rank of mean |weight|: the ranks break ties, so that a first cut is not all or nothing.
+
+    Shape: that of the group's scores, float32.
+    """
+    shape: Shape = targets[0].granularity.score_shape(tuple(weights[0].shape))
+    total = torch.zeros(shape)
+    for weight, target in zip(weights, targets, strict=True):
+        total += target.orient(target.granularity.reduce(weight.detach().float().abs().cpu())).reshape(shape)
+    ranks = total.flatten().argsort().argsort().float()
+    return start + 1e-3 * ((ranks + 1) / ranks.numel()).view(shape)

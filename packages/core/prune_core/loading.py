@@ -1,0 +1,141 @@
+"""Compact models load with plain `from_pretrained`: sizes travel in config.json as a quantization config.
+
+transformers lets a registered quantizer prepare the empty model before its weights come; ours cuts every unit to the
+size that was saved, by the code that compaction runs, and then leaves: the loaded model is an ordinary one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from prune_core import __version__
+from prune_core.compaction.resize import resize
+from prune_core.compactor import UnitReport
+from prune_core.errors import ModelError, StructureError
+from prune_core.plugins import load_plugins
+from prune_core.structure import Attention, ModelStructure, Unit, discover
+
+if TYPE_CHECKING:  # this module is imported while transformers itself still is
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import WeightConverter
+
+METHOD = "prune"
+FORMAT_VERSION = 1
+
+
+@register_quantization_config(METHOD)
+class PruneConfig(QuantizationConfigMixin):  # type: ignore[misc, no-untyped-call]
+    """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}."""
+
+    def __init__(self, units: dict[str, Any], sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any) -> None:
+        self.quant_method = METHOD
+        self.units = units
+        self.sparse = sparse
+        self.version = version
+        self.prune_core = extra.get("prune_core", __version__)
+
+
+@register_quantizer(METHOD)
+class PruneQuantizer(HfQuantizer):  # type: ignore[misc, no-untyped-call]
+    """Cuts the empty model to its saved sizes, and steps aside once the weights are in."""
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        cut_to(model, self.quantization_config)
+        return model
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        del model.hf_quantizer, model.quantization_method
+        model.is_quantized = False
+        for module in model.modules():
+            if hasattr(module, "config"):
+                module.config.__dict__.pop("_is_quantized", None)
+        return model
+
+    def get_weight_conversions(self) -> list[WeightConverter]:
+        from prune_core.storage import Unpack
+
+        return [Unpack.converter()] if self.quantization_config.sparse else []
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return True
+
+
+def structure_of(model: Any) -> ModelStructure:
+    """The units of a model by the architectures of all plugins; StructureError where none fits."""
+    return discover(model, load_plugins().architectures())
+
+
+def record(
+    model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool
+) -> None:
+    """Write into the model's config what was kept, so that it saves and reloads at these sizes.
+
+    A model that was compact already keeps the indices of its own first dense self.
+    """
+    before = getattr(model.config, "quantization_config", None)
+    known = dict(before.units) if isinstance(before, PruneConfig) else {}
+    for report in reports:
+        unit = structure.unit(report.key)
+        known[report.key] = _compose(known.get(report.key), report, unit)
+    if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse:
+        model.config.quantization_config = PruneConfig(known, sparse)
+
+
+def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
+    """Resize a model of the original sizes as `config` says. ModelError where the two do not belong together."""
+    if config.version != FORMAT_VERSION:
+        raise ModelError(
+            f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
+            "install the prune-core that wrote it, or a later one"
+        )
+    structure = structure_of(model)
+    for key, entry in config.units.items():
+        try:
+            unit = structure.unit(key)
+        except StructureError as error:
+            raise ModelError(f"config.json names a unit that the model does not have: {error}") from error
+        resize(model, unit, _kept(key, entry, unit))
+
+
+def load_config(path: str) -> Any:
+    """The configuration of a model folder or hub name; ModelError, in one line, where there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"no model can be read at {path}: {reason}") from error
+
+
+def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
+    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    try:
+        kept = list(range(entry["kept"])) if isinstance(entry["kept"], int) else [int(index) for index in entry["kept"]]
+        fits = entry["of"] == total and kept == sorted(set(kept)) and all(0 <= index < total for index in kept)
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ModelError(f"config.json: {key} keeps {entry!r}, which does not fit the {total} of this model's config")
+    return kept
+
+
+def _all(entry: dict[str, Any]) -> int | list[int]:
+    return list(range(entry["of"])) if isinstance(entry["kept"], list) else int(entry["of"])
+
+
+def _compose(before: dict[str, Any] | None, report: UnitReport, unit: Unit) -> dict[str, Any]:
+    """Entry of a unit: which heads of the dense model, or how many neurons."""
+    if not isinstance(unit, Attention):
+        return {"kept": len(report.kept), "of": before["of"] if before else report.total}
+    if before is None:
+        return {"kept": list(report.kept), "of": report.total}
+    return {"kept": [before["kept"][index] for index in report.kept], "of": before["of"]}

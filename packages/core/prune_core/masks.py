@@ -1,0 +1,141 @@
+"""MaskSet: what was decided, parameter by parameter. A Strategy produces one, a Compactor consumes one."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from prune_core.errors import MaskError
+from prune_core.files import replacing
+from prune_core.granularity import Element, Granularity, Shape, parse_granularity
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A binary mask of one parameter: `values` (bool, unexpanded) of a granularity, for a parameter of `shape`."""
+
+    granularity: Granularity
+    values: Tensor
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        expected = self.granularity.score_shape(self.shape)
+        if tuple(self.values.shape) != expected:
+            raise MaskError(
+                f"a {self.granularity} mask of a parameter of shape {list(self.shape)} has shape {list(expected)}, "
+                f"found {list(self.values.shape)}"
+            )
+
+    def expand(self) -> Tensor:
+        """The mask of every weight: bool, of the parameter's shape."""
+        return self.granularity.expand(self.values.to(torch.uint8), self.shape).bool()
+
+    def density(self) -> float:
+        """Fraction of the parameter's entries that survive."""
+        return self.expand().float().mean().item()
+
+
+class MaskSet(Mapping[str, Mask]):
+    """Parameter name -> Mask. `sparse` says what becomes of zeros inside heads and neurons that stay:
+
+    False: they are stored like any other weight, so only whole heads and neurons count as removed.
+    True: they stay zero, are left out on disk, and only non-zero weights count as remaining.
+    """
+
+    def __init__(self, masks: Mapping[str, Mask], *, sparse: bool = False) -> None:
+        self._masks = dict(masks)
+        self.sparse = sparse
+
+    def __getitem__(self, name: str) -> Mask:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __repr__(self) -> str:
+        return f"MaskSet({len(self)} parameters, density {self.density():.3f})"
+
+    def density(self) -> float:
+        """Fraction of the weights (biases aside) under masks that survive; 1 where there is none."""
+        weights = [mask for mask in self.values() if len(mask.shape) > 1]
+        total = sum(mask.shape[0] * mask.shape[1] for mask in weights)
+        kept = sum(int(mask.expand().sum()) for mask in weights)
+        return kept / total if total else 1.0
+
+    def granularities(self) -> frozenset[str]:
+        """Kinds of granularity of the weights' masks (a bias mask follows its weight's)."""
+        return frozenset(mask.granularity.kind for mask in self.values() if len(mask.shape) > 1)
+
+    def bake(self, model: nn.Module) -> None:
+        """Set to zero, in place, every parameter entry that is masked. MaskError where the model does not fit."""
+        parameters = dict(model.named_parameters())
+        for name, mask in self.items():
+            parameter = parameters.get(name)
+            if parameter is None:
+                raise MaskError(f"masks name the parameter {name!r}, which the model does not have")
+            if tuple(parameter.shape) != mask.shape:
+                raise MaskError(
+                    f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {list(parameter.shape)}"
+                )
+            with torch.no_grad():
+                parameter.masked_fill_(~mask.expand().to(parameter.device), 0)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file: bits packed eight a byte, granularities and shapes in its header."""
+        tensors = {name: torch.from_numpy(np.packbits(mask.values.cpu().numpy())) for name, mask in self.items()}
+        described = {name: [str(mask.granularity), list(mask.shape)] for name, mask in self.items()}
+        header = {
+            "format": "prune-masks",
+            "version": str(FORMAT_VERSION),
+            "sparse": json.dumps(self.sparse),
+            "masks": json.dumps(described),
+        }
+        with replacing(path) as draft:
+            save_file(tensors, draft, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path) -> "MaskSet":
+        """Read what `save` wrote. MaskError for a file that is missing, damaged or of another format."""
+        if not path.is_file():
+            raise MaskError(f"no masks at {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = _header(file.metadata(), path)
+                described = json.loads(header["masks"])
+                masks = {name: _unpack(file.get_tensor(name), *described[name]) for name in file.keys()}
+                return cls(masks, sparse=json.loads(header["sparse"]))
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise MaskError(f"{path} is damaged or not a masks file: {error}") from error
+
+
+def bias_mask(granularity: Granularity, values: Tensor, weight: Shape) -> Mask:
+    """Mask of the bias beside a weight: an entry goes where its whole output row does."""
+    return Mask(Element(), granularity.rows(values.to(torch.uint8), weight).bool(), (weight[0],))
+
+
+def _header(metadata: dict[str, str] | None, path: Path) -> dict[str, str]:
+    found = metadata or {}
+    if found.get("format") != "prune-masks":
+        raise MaskError(f"{path} is not a masks file: its header names the format {found.get('format')!r}")
+    if found.get("version") != str(FORMAT_VERSION):
+        raise MaskError(f"{path} has masks format {found.get('version')}, this prune reads {FORMAT_VERSION}: upgrade")
+    return found
+
+
+def _unpack(bits: Tensor, granularity: str, shape: list[int]) -> Mask:
+    parsed = parse_granularity(granularity)
+    scores = parsed.score_shape(tuple(shape))
+    count = int(np.prod(scores))
+    values = np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(scores)
+    return Mask(parsed, torch.from_numpy(values), tuple(shape))

@@ -1,0 +1,91 @@
+"""Reading pretrained models, from a folder or the hub: in float32, quietly, and with one-line errors."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from prune_core.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+def read_config(path: str) -> PreTrainedConfig:
+    """The configuration of a model folder or hub name; ModelError when there is none."""
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{path} is no model folder: it holds no config.json")
+    if folder.is_file() or (not folder.is_dir() and (path.startswith(("/", ".", "~")) or path.count("/") > 1)):
+        raise ModelError(f"{path} is no model folder" + (": it is a file" if folder.is_file() else ": nothing is there"))
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is no model that can be read: {brief(error)}") from error
+
+
+def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedModel:
+    """`auto_class.from_pretrained(path)` in float32; heads that the checkpoint lacks are new.
+
+    ModelError when it cannot be loaded, or when weights below the head are missing.
+    """
+    try:
+        with _without_report():
+            model, report = auto_class.from_pretrained(path, dtype="float32", output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    _refuse_holes(model, missing, path)
+    if missing:
+        logger.info("%s lacks %s: they start at random", path, ", ".join(missing))
+    return model  # type: ignore[no-any-return]
+
+
+def load_saved(path: str) -> PreTrainedModel:
+    """The model at `path` as the class that saved it (`architectures` in its config), in float32.
+
+    ModelError when there is none, when its class is unknown to transformers, or when any weight is missing.
+    """
+    config = read_config(path)
+    names = config.architectures or []
+    classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
+    if names and not classes:
+        raise ModelError(f"{path} was saved as {names[0]}, which transformers {transformers.__version__} does not know")
+    return load_pretrained(classes[0] if classes else AutoModel, path)
+
+
+def brief(error: Exception, limit: int = 240) -> str:
+    """The message of an error on one line, cut at `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], path: str) -> None:
+    prefix = f"{model.base_model_prefix}."
+    headless = not hasattr(model, model.base_model_prefix)
+    holes = [key for key in missing if (headless or key.startswith(prefix)) and "pooler" not in key]
+    if holes:
+        raise ModelError(
+            f"{path} holds no weights for {len(holes)} parameters of {type(model).__name__}, such as {holes[0]}: "
+            "they would be random; is it the checkpoint of another model?"
+        )
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers' table of new and unused weights, and its bar, off the screen: new heads are expected here."""
+    talker = logging.getLogger("transformers.modeling_utils")
+    level, bar = talker.level, transformers_logging.is_progress_bar_enabled()
+    talker.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talker.setLevel(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,170 @@
+"""Recipe: a whole run as one validated tree. YAML in, YAML out; the flags of the command line are the same tree."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prune_core.errors import RecipeError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSection(_Section):
+    """What the model is trained to do, and on which data."""
+
+    name: str | None = Field(None, description="Task: text-classification, image-classification, or a plugin's.")
+    dataset: str | None = Field(None, description="Hub data set, instead of files, such as nyu-mll/glue.")
+    dataset_config: str | None = Field(None, description="Configuration of the hub data set, such as sst2.")
+    train_split: str = Field("train", description="Split of the hub data set to train on.")
+    validation_split: str = Field("validation", description="Split of the hub data set to evaluate on.")
+    train_file: Path | None = Field(None, description="csv, json, jsonl or parquet file to train on.")
+    validation_file: Path | None = Field(None, description="File of the same kind to evaluate on.")
+    columns: dict[str, str] = Field({}, description="Role -> column: text, text_pair, label, image.")
+    regression: bool | None = Field(None, description="The label is a number; by default so where it has decimals.")
+    max_length: int = Field(128, ge=2, description="Tokens at which a text is cut.")
+    max_train_samples: int | None = Field(None, ge=1, description="Train on the first so many examples only.")
+    max_validation_samples: int | None = Field(None, ge=1, description="Evaluate on the first so many only.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TaskSection":
+        if self.dataset and (self.train_file or self.validation_file):
+            raise ValueError("name a hub dataset or local files, not both")
+        return self
+
+
+class StrategySection(BaseModel):
+    """The strategy's name, and its own fields beside it; those are validated by the strategy's configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = Field("hybrid", description="Strategy, one of `prune strategies`.")
+
+    def fields(self) -> dict[str, Any]:
+        """The strategy's own fields."""
+        return dict(self.model_extra or {})
+
+
+class TrainingSection(_Section):
+    """Fine-pruning, through transformers' Trainer."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training data.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of epochs.")
+    batch_size: int = Field(32, ge=1, description="Examples a step and device.")
+    eval_batch_size: int = Field(64, ge=1, description="Examples a batch in evaluation.")
+    learning_rate: float = Field(5e-5, gt=0, description="Peak rate of the weights (scores have their own).")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    weight_decay: float = Field(0.01, ge=0, description="Decay of the weights, biases and norms aside.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped at this norm.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    save_steps: int = Field(500, ge=1, description="Steps from one checkpoint to the next.")
+    logging_steps: int = Field(50, ge=1, description="Steps from one log line to the next.")
+
+
+class DistillationSection(_Section):
+    """Weights of the loss with a teacher; without one the loss is the task's own."""
+
+    temperature: float = Field(2.0, gt=0, description="Softens both distributions of the logits.")
+    cross_entropy: float = Field(0.1, ge=0, description="Weight of the task's own loss.")
+    logits: float = Field(0.9, ge=0, description="Weight of T^2 KL(teacher || student).")
+    hidden_states: float = Field(0.5, ge=0, description="Weight of the mean squared error of the hidden states.")
+
+
+class FillSection(_Section):
+    """Fine-tuning of the compact model after its inner zeros got small random values."""
+
+    epochs: float | None = Field(None, ge=0, description="Passes; by default 1 for strategies that fill, else 0.")
+    max_steps: int | None = Field(None, ge=0, description="Optimizer steps, instead of epochs; 0 for none.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
+
+
+class MeasureSection(_Section):
+    """How the compact model is timed against the dense one."""
+
+    batch_size: int = Field(8, ge=1, description="Examples a batch.")
+    length: int = Field(128, ge=1, description="Tokens an example (text models).")
+    rounds: int = Field(20, ge=3, description="Interleaved rounds that count.")
+
+
+class PluginsSection(_Section):
+    """Which plugins may be used."""
+
+    disabled: tuple[str, ...] = Field((), description="Distributions to leave out.")
+
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Recipe(_Section):
+    """A whole run. With neither model nor task it is the embedded demonstration on scikit-learn's digits."""
+
+    model: str | None = Field(None, description="Folder or hub name of the model to prune.")
+    task: TaskSection = TaskSection()
+    strategy: StrategySection = StrategySection(name="hybrid")
+    teacher: str = Field("auto", description="self, none, a model; auto: self if the head is trained, else none.")
+    training: TrainingSection = TrainingSection()
+    distillation: DistillationSection = DistillationSection()
+    fill: FillSection = FillSection()
+    compactor: str = Field("auto", description="auto: the one that accepts the masks; or a name.")
+    measure: MeasureSection = MeasureSection()
+    device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"
+    output: Path | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
+    plugins: PluginsSection = PluginsSection()
+
+    @classmethod
+    def parse(cls, data: Any, source: str = "recipe") -> "Recipe":
+        """Validate plain data. RecipeError listing every wrong field at once, with the nearest known name."""
+        if not isinstance(data, dict):
+            raise RecipeError(f"{source}: a recipe is a mapping of fields, found {type(data).__name__}")
+        if isinstance(data.get("strategy"), str):
+            data = {**data, "strategy": {"name": data["strategy"]}}
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(explain(error, cls, source)) from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read a YAML recipe. RecipeError for a file that is missing, not YAML or not a recipe."""
+        return cls.parse(read_yaml(path), str(path))
+
+    def dump(self) -> str:
+        """The recipe as YAML; `load` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain data of a YAML file; RecipeError when it is missing or not YAML."""
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str, prefix: str = "") -> str:
+    """One line a wrong field: its path (below `prefix`), what was wrong, what was found, and the nearest known name."""
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        where = ".".join([prefix, *path] if prefix else path) or model.__name__
+        if problem["type"] == "extra_forbidden":
+            known = _fields(model, path[:-1])
+            lines.append(f"{where}: unknown field; {nearest(path[-1], known)}known: {', '.join(known)}")
+        else:
+            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}")
+    return "\n".join(f"{source}: {line}" for line in lines)
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not sections:
+            return []
+        model = sections[0]
+    return list(model.model_fields)

@@ -1,0 +1,203 @@
+"""ModelStructure: the attention and feed-forward units of one concrete model, by role."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from prune_core.architectures import Architecture
+from prune_core.errors import StructureError
+
+
+class Role(StrEnum):
+    """What a linear does in a transformer."""
+
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
+    ATTENTION_OUTPUT = "attention_output"
+    FFN_UP = "ffn_up"
+    FFN_GATE = "ffn_gate"
+    FFN_DOWN = "ffn_down"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention unit: module paths of its linears and of the module that holds the head counts.
+
+    `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
+    (a stub) both counts are 0.
+    """
+
+    key: str
+    core: str
+    query: str
+    key_: str
+    value: str
+    output: str
+    heads: int
+    key_value_heads: int
+    head_size: int
+
+    @property
+    def queries_per_key(self) -> int:
+        """Query heads a key/value head (1 without grouped-query attention)."""
+        return self.heads // self.key_value_heads if self.key_value_heads else 1
+
+    def linears(self) -> dict[str, Role]:
+        """Module path -> role; empty for a stub."""
+        if not self.heads:
+            return {}
+        return {
+            self.query: Role.QUERY,
+            self.key_: Role.KEY,
+            self.value: Role.VALUE,
+            self.output: Role.ATTENTION_OUTPUT,
+        }
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """One feed-forward unit: module paths of its linears, attribute path of its activation; `size` neurons (0: a stub)."""
+
+    key: str
+    up: str
+    gate: str | None
+    down: str
+    activation: str
+    size: int
+
+    def linears(self) -> dict[str, Role]:
+        """Module path -> role; empty for a stub."""
+        if not self.size:
+            return {}
+        gate = {self.gate: Role.FFN_GATE} if self.gate else {}
+        return {self.up: Role.FFN_UP, **gate, self.down: Role.FFN_DOWN}
+
+
+Unit = Attention | FeedForward
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes."""
+
+    architecture: str
+    units: tuple[Unit, ...]
+
+    @property
+    def attention(self) -> tuple[Attention, ...]:
+        return tuple(unit for unit in self.units if isinstance(unit, Attention))
+
+    @property
+    def ffn(self) -> tuple[FeedForward, ...]:
+        return tuple(unit for unit in self.units if isinstance(unit, FeedForward))
+
+    def unit(self, key: str) -> Unit:
+        """The unit of this key; StructureError when there is none."""
+        for unit in self.units:
+            if unit.key == key:
+                return unit
+        raise StructureError(f"no unit {key!r} in this {self.architecture}; it has {', '.join(self.keys())}")
+
+    def keys(self) -> list[str]:
+        return [unit.key for unit in self.units]
+
+    def linears(self) -> dict[str, Role]:
+        """Module path -> role of every prunable linear."""
+        return {name: role for unit in self.units for name, role in unit.linears().items()}
+
+    def without(self, patterns: Iterable[str]) -> "ModelStructure":
+        """The structure less the units whose key matches a glob such as "layer.0.*"; StructureError if one matches none."""
+        kept = self.units
+        for pattern in patterns:
+            if not any(fnmatchcase(unit.key, pattern) for unit in self.units):
+                raise StructureError(f"{pattern!r} names no prunable unit; there are {', '.join(self.keys())}")
+            kept = tuple(unit for unit in kept if not fnmatchcase(unit.key, pattern))
+        return ModelStructure(self.architecture, kept)
+
+    def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Parameter name and weight [out, in] of every prunable linear."""
+        for name in self.linears():
+            yield f"{name}.weight", linear(model, name).weight
+
+    def size(self, model: nn.Module) -> int:
+        """Number of prunable weights: no biases, embeddings, norms or task head."""
+        return sum(weight.numel() for _, weight in self.weights(model))
+
+
+def linear(model: nn.Module, name: str) -> nn.Linear:
+    """The linear at a module path; StructureError when something else is there."""
+    module = model.get_submodule(name)
+    if not isinstance(module, nn.Linear):
+        raise StructureError(f"{name} is a {type(module).__name__}, a Linear was expected")
+    return module
+
+
+def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelStructure:
+    """Find the prunable units of `model` by its family's layout.
+
+    Raises StructureError, naming the linears that are there, when no family fits or a layout finds nothing.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    known = list(architectures)
+    for architecture in known:
+        if model_type in architecture.model_types:
+            units = tuple(_units(model, architecture))
+            if units:
+                return ModelStructure(architecture.name, units)
+    families = ", ".join(sorted({name for architecture in known for name in architecture.model_types}))
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
+    raise StructureError(
+        f"{type(model).__name__} (model type {model_type!r}) has no prunable unit that is known: found {found}; "
+        f"known families: {families}"
+    )
+
+
+def _units(model: nn.Module, architecture: Architecture) -> Iterator[Unit]:
+    layer = re.compile(rf"(?:.+\.)?{re.escape(architecture.layer)}\.(\d+)")
+    modules = dict(model.named_modules())
+    for name in modules:
+        if match := layer.fullmatch(name):
+            yield _attention(modules, architecture, name, f"layer.{match[1]}.attention")
+            yield _feed_forward(modules, architecture, name, f"layer.{match[1]}.ffn")
+
+
+def _attention(modules: dict[str, nn.Module], architecture: Architecture, layer: str, key: str) -> Attention:
+    layout = architecture.attention
+    core = modules[f"{layer}.{layout.core}"]
+    head_size = int(getattr(core, layout.head_size, 0))
+    paths = {role: f"{layer}.{getattr(layout, role)}" for role in ("query", "key", "value", "output")}
+
+    def heads(path: str) -> int:
+        projection = modules.get(path)
+        return projection.out_features // head_size if head_size and isinstance(projection, nn.Linear) else 0
+
+    return Attention(
+        key=key,
+        core=f"{layer}.{layout.core}",
+        query=paths["query"],
+        key_=paths["key"],
+        value=paths["value"],
+        output=paths["output"],
+        heads=heads(paths["query"]),
+        key_value_heads=heads(paths["key"]),
+        head_size=head_size,
+    )
+
+
+def _feed_forward(modules: dict[str, nn.Module], architecture: Architecture, layer: str, key: str) -> FeedForward:
+    layout = architecture.ffn
+    up = modules[f"{layer}.{layout.up}"]
+    return FeedForward(
+        key=key,
+        up=f"{layer}.{layout.up}",
+        gate=f"{layer}.{layout.gate}" if layout.gate else None,
+        down=f"{layer}.{layout.down}",
+        activation=f"{layer}.{layout.activation}",
+        size=up.out_features if isinstance(up, nn.Linear) else 0,
+    )

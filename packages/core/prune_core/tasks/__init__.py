@@ -1,0 +1,1 @@
+"""The tasks that prune-core itself offers: text and image classification."""

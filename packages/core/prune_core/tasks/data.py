@@ -1,0 +1,180 @@
+"""Tables of examples: read from files or the hub, their columns found by role, their faults named by file and row."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import Dataset, Features, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from prune_core.errors import DataError, nearest
+from prune_core.pretrained import brief
+from prune_core.recipe import TaskSection
+
+logger = logging.getLogger(__name__)
+
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    # "NA" or "null" may well be a text or a label: only the empty cell is nothing
+    ".csv": ("csv", {"keep_default_na": False, "na_values": [""]}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+}
+_HELD_OUT = 0.1
+_LABEL_COLUMNS = ("label", "labels")
+_FAILURES = (DatasetGenerationError, DatasetNotFoundError, OSError, ValueError, TypeError, KeyError)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, what they are called in messages, and the folder that relative paths in them start from."""
+
+    rows: Dataset
+    source: str
+    folder: Path | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.rows.column_names)
+
+    @property
+    def features(self) -> Features:
+        return self.rows.features
+
+    def require(self, role: str, column: str) -> str:
+        """`column` where it is there; DataError with the nearest name and all columns where it is not."""
+        if column not in self.columns:
+            raise DataError(
+                f"{self.source}: no column {column!r} for {role}; {nearest(column, self.columns)}"
+                f"found {', '.join(self.columns)}; name it with --column {role}=NAME"
+            )
+        return column
+
+    def refuse_nulls(self, role: str, column: str) -> None:
+        """DataError naming the first row in which `column` holds nothing."""
+        data = self.rows.with_format("arrow")[:][column] if len(self.rows) else None
+        if data is None or not data.null_count:
+            return
+        row = pc.index(pc.is_null(data), True).as_py()
+        raise DataError(f"{self.source}: no {role} in row {row + 1} (column {column!r}); fill or remove the row")
+
+    def row_of(self, column: str, value: Any) -> int:
+        """Number, from 1, of the first row that holds `value`."""
+        return list(self.rows[column]).index(value) + 1
+
+    def first(self, count: int | None) -> "Table":
+        """At most `count` rows."""
+        rows = self.rows if count is None else self.rows.select(range(min(count, len(self.rows))))
+        return Table(rows, self.source, self.folder)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a task was given: either may be absent, not both."""
+
+    train: Table | None
+    validation: Table | None
+
+    def present(self) -> list[Table]:
+        return [table for table in (self.train, self.validation) if table is not None]
+
+
+def read_tables(section: TaskSection) -> Tables:
+    """Read the files or the hub data set of a recipe.
+
+    DataError, naming what is wrong with which file, where there is neither, or one cannot be read or is empty.
+    """
+    if section.dataset:
+        return _from_hub(section, section.dataset)
+    if not section.train_file and not section.validation_file:
+        raise DataError(
+            "no data: name files with --train-file and --validation-file, or a hub data set with --set task.dataset=NAME"
+        )
+    train = _from_file(section.train_file) if section.train_file else None
+    validation = _from_file(section.validation_file) if section.validation_file else None
+    return Tables(train, validation)
+
+
+def hold_out(tables: Tables) -> Tables:
+    """The same with a tenth of the training rows (seed 0) as validation where there was none, and a log line on it."""
+    train = tables.train
+    if train is None or tables.validation is not None:
+        return tables
+    if len(train.rows) < 2:
+        raise DataError(f"{train.source}: one row cannot be parted in training and validation; add --validation-file")
+    parts = train.rows.train_test_split(test_size=max(1, round(len(train.rows) * _HELD_OUT)), seed=0)
+    logger.warning("%s: no validation data, %d rows are held out for it", train.source, len(parts["test"]))
+    return Tables(
+        Table(parts["train"], train.source, train.folder),
+        Table(parts["test"], f"{train.source} (held-out tenth)", train.folder),
+    )
+
+
+def check_roles(columns: dict[str, str], roles: tuple[str, ...]) -> None:
+    """DataError for a `columns` entry whose role the task does not have."""
+    for role in columns:
+        if role not in roles:
+            raise DataError(
+                f"task.columns: unknown role {role!r}; {nearest(role, roles)}the task's roles are {', '.join(roles)}"
+            )
+
+
+def label_column(table: Table, columns: dict[str, str]) -> str:
+    """The column of the label: the one named, else "label" or "labels"; DataError listing the columns."""
+    if "label" in columns:
+        return table.require("label", columns["label"])
+    for name in _LABEL_COLUMNS:
+        if name in table.columns:
+            return name
+    raise DataError(
+        f"{table.source}: no column {' or '.join(map(repr, _LABEL_COLUMNS))}; found {', '.join(table.columns)}; "
+        "name it with --column label=NAME"
+    )
+
+
+def _from_file(path: Path) -> Table:
+    if not path.is_file():
+        raise DataError(f"no data file at {path}" + (": it is a folder" if path.is_dir() else ""))
+    if path.suffix.lower() not in _READERS:
+        raise DataError(f"{path}: unknown extension {path.suffix!r}; use one of {', '.join(_READERS)}")
+    kind, options = _READERS[path.suffix.lower()]
+    read = lambda: load_dataset(kind, data_files=str(path), split="train", **options)  # noqa: E731
+    return _read(read, str(path), path.parent)
+
+
+def _from_hub(section: TaskSection, name: str) -> Tables:
+    title = f"{name} ({section.dataset_config})" if section.dataset_config else name
+
+    def split(split: str) -> Table:
+        read = lambda: load_dataset(name, section.dataset_config, split=split)  # noqa: E731
+        return _read(read, f"{title}, split {split}", None)
+
+    train = split(section.train_split)
+    default = TaskSection.model_fields["validation_split"].default
+    try:
+        validation = split(section.validation_split)
+    except DataError as error:
+        if section.validation_split != default or "Unknown split" not in str(error):
+            raise
+        validation = None
+    return Tables(train, validation)
+
+
+def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Table:
+    try:
+        rows = read()
+    except _FAILURES as error:
+        raise DataError(f"{source} cannot be read: {brief(_root(error))}") from error
+    if not len(rows):
+        raise DataError(f"{source}: it holds no rows")
+    return Table(rows, source, folder)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The library's own errors only say that something failed: the reason is the error below."""
+    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error

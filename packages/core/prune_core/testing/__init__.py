@@ -1,0 +1,1 @@
+"""Contract suites and tiny models, published for authors of plugins. Import from the modules: `contract`, `tiny`."""

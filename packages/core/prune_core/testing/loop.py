@@ -1,0 +1,94 @@
+"""A training as short as can be, on the interface of Strategy alone: what the contract suites drive."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from transformers import PreTrainedModel
+
+from prune_core.plugins import load_plugins
+from prune_core.strategy import Context, Progress, Strategy
+from prune_core.structure import ModelStructure, discover
+from prune_core.testing.tiny import tiny_inputs
+
+
+@dataclass
+class Loop:
+    """`strategy` prepared on `model`, and an optimizer; `train` takes steps of the `total`."""
+
+    model: PreTrainedModel
+    strategy: Strategy
+    total: int
+    seed: int = 0
+    done: int = 0
+    structure: ModelStructure = field(init=False)
+    optimizer: AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.structure = structure_of(self.model)
+        self.strategy.prepare(
+            Context(
+                model=self.model,
+                structure=self.structure,
+                total_steps=self.total,
+                seed=self.seed,
+                calibration=lambda: [batch(self.model, step) for step in range(2)],
+            )
+        )
+        self.optimizer = AdamW(self.strategy.parameter_groups(lr=1e-3, weight_decay=0.01))
+        self.strategy.step(Progress(0, self.total))
+
+    def train(self, steps: int | None = None) -> Loop:
+        """Take so many steps, or all that are left; the model ends in evaluation mode."""
+        self.model.train()
+        for _ in range(self.total - self.done if steps is None else steps):
+            self.loss().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.done += 1
+            self.strategy.step(Progress(self.done, self.total))
+        self.model.eval()
+        return self
+
+    def loss(self) -> Tensor:
+        """Loss of the next batch, penalty included."""
+        loss: Tensor = self.model(**batch(self.model, self.done)).loss
+        return loss + self.strategy.penalty()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return copy.deepcopy(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done}
+        )
+
+    def resume(self, state: dict[str, Any]) -> Loop:
+        """Go on from `state` of another loop like this one."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]
+        self.strategy.step(Progress(self.done, self.total))
+        return self
+
+
+def structure_of(model: nn.Module) -> ModelStructure:
+    """The prunable units of `model`, by the families of every installed plugin."""
+    return discover(model, load_plugins().architectures())
+
+
+def batch(model: PreTrainedModel, step: int) -> dict[str, Tensor]:
+    """Batch number `step`, in the dtype of the model."""
+    inputs = tiny_inputs(model, batch=8, seed=step)
+    return {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> Tensor:
+    """What `model` answers to a fixed batch, in evaluation mode."""
+    model.eval()
+    answer: Tensor = model(**batch(model, 10_000)).logits
+    return answer

@@ -1,0 +1,106 @@
+"""Masks to compact by: random ones of every granularity, whole units, and heads of which one matrix is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prune_core.granularity import (
+    NM,
+    Block,
+    Column,
+    Element,
+    Granularity,
+    Head,
+    Neuron,
+    Row,
+    RowsColumns,
+)
+from prune_core.kit.binarizers import n_of_m
+from prune_core.masks import Mask, MaskSet, bias_mask
+from prune_core.structure import Attention, FeedForward, Unit, linear
+from prune_core.testing.loop import structure_of
+
+_ANYWHERE: dict[str, Granularity] = {
+    "element": Element(),
+    "block": Block(4, 8),
+    "row": Row(),
+    "column": Column(),
+    "rows_columns": RowsColumns(),
+    "n:m": NM(2, 4),
+}
+
+KINDS: tuple[str, ...] = (*_ANYWHERE, "head", "neuron")
+"""Kinds of granularity that `random_masks` can make."""
+
+
+def random_masks(model: PreTrainedModel, kind: str, *, sparse: bool = False, seed: int = 0) -> MaskSet:
+    """Masks of one kind in which about a third survives; biases go with their rows."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind in ("head", "neuron"):
+        wanted = Attention if kind == "head" else FeedForward
+        masks = unit_masks(model, lambda unit: _some(unit, generator) if isinstance(unit, wanted) else None)
+        return MaskSet(masks, sparse=sparse)
+    granularity, masks = _ANYWHERE[kind], {}
+    for name in structure_of(model).linears():
+        shape = tuple(linear(model, name).weight.shape)
+        masks |= _pair(model, name, granularity, _random(granularity, shape, generator))
+    return MaskSet(masks, sparse=sparse)
+
+
+def unit_masks(model: PreTrainedModel, kept: Callable[[Unit], Iterable[int] | None]) -> MaskSet:
+    """Masks that keep these heads or neurons of each unit; None leaves a unit alone."""
+    masks: dict[str, Mask] = {}
+    for unit in structure_of(model).units:
+        indices = kept(unit)
+        if indices is None:
+            continue
+        values = torch.zeros(unit.key_value_heads if isinstance(unit, Attention) else unit.size, dtype=torch.bool)
+        values[list(indices)] = True
+        for name in unit.linears():
+            masks |= _pair(model, name, _whole(unit, name), values)
+    return MaskSet(masks)
+
+
+def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
+    """Element masks in which the first head has nothing left in one matrix: "query", "key", "value" or "output"."""
+    masks: dict[str, Mask] = {}
+    for unit in structure_of(model).attention:
+        name = {"query": unit.query, "key": unit.key_, "value": unit.value, "output": unit.output}[role]
+        values = torch.ones_like(linear(model, name).weight, dtype=torch.bool)
+        (values.T if role == "output" else values)[: unit.head_size] = False
+        pair = _pair(model, name, Element(), values)
+        masks |= pair if biases else {f"{name}.weight": pair[f"{name}.weight"]}
+    return MaskSet(masks)
+
+
+def _some(unit: Unit, generator: torch.Generator) -> list[int]:
+    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    return torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
+
+
+def _random(granularity: Granularity, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    scores = torch.rand(granularity.score_shape(shape), generator=generator)
+    if isinstance(granularity, NM):
+        return n_of_m(scores, granularity.n, granularity.m).bool()
+    return scores < (0.58 if isinstance(granularity, RowsColumns) else 0.33)
+
+
+def _whole(unit: Unit, name: str) -> Granularity:
+    if isinstance(unit, FeedForward):
+        return Neuron(1, "columns" if name == unit.down else "rows")
+    shared = name in (unit.key_, unit.value)
+    return Head(unit.head_size * (1 if shared else unit.queries_per_key), "columns" if name == unit.output else "rows")
+
+
+def _pair(model: nn.Module, name: str, granularity: Granularity, values: Tensor) -> dict[str, Mask]:
+    """The mask of a weight, and of its bias unless whole columns were cut: those rows live on."""
+    layer = linear(model, name)
+    shape = tuple(layer.weight.shape)
+    masks = {f"{name}.weight": Mask(granularity, values, shape)}
+    if layer.bias is not None and getattr(granularity, "axis", "rows") == "rows":
+        masks[f"{name}.bias"] = bias_mask(granularity, values, shape)
+    return masks

@@ -1,0 +1,1 @@
+"""blocks in attention, whole neurons in the feed-forward part, then fill"""

@@ -1,0 +1,1 @@
+"""whole heads and whole neurons"""

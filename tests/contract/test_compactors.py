@@ -1,0 +1,13 @@
+"""Our own compactor passes the contract that we publish."""
+
+from prune_core.compaction.dense import DenseCompactor
+from prune_core.compactor import Compactor
+from prune_core.testing.contract import CompactorContract
+from prune_core.testing.tiny import FAMILIES
+
+
+class TestDense(CompactorContract):
+    families = FAMILIES
+
+    def compactor(self) -> Compactor:
+        return DenseCompactor()
