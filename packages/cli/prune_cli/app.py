@@ -15,8 +15,9 @@ from prune_cli.commands.plugins import plugins
 from prune_cli.commands.run import run
 from prune_cli.commands.strategies import strategies
 from prune_cli.commands.verify import verify
+from prune_cli.exit_codes import SUMMARY
 
-app = typer.Typer(name="prune", pretty_exceptions_enable=False)
+app = typer.Typer(name="prune", pretty_exceptions_enable=False, epilog=SUMMARY)
 for verb in (run, compact, verify, evaluate, bench, inspect, strategies, plugins):
     app.command()(verb)
 

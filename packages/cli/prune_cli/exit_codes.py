@@ -19,6 +19,12 @@
 | 130 | interrupted (Ctrl-C) |
 """
 
+SUMMARY = (
+    "Exit codes: 0 done, 2 command line, 3 recipe, 4 plugin, 5 nothing to prune, 6 masks, 7 model, 8 data, "
+    "9 folder of a run, 10 not the same function, 11 training, 70 a mistake of ours, 74 disk full or no permission, "
+    "130 interrupted."
+)
+
 UNEXPECTED = 70
 SYSTEM = 74
 INTERRUPTED = 130

@@ -37,7 +37,7 @@ Column = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ROLE=NAME",
-        help="Which column plays which role: text, text_pair, label, image; repeatable. Example: --column text=sentence",
+        help="Column of a role: text, text_pair, label, image; repeatable. Example: --column text=sentence",
         rich_help_panel=DATA,
     ),
 ]

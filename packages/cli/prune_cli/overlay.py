@@ -30,7 +30,7 @@ Setting = tuple[str, Any]
 
 
 def laid_over(file: Path | None, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The tree of a recipe with a verb's flags, `column` and `settings` laid over it, and where it comes from, in words.
+    """The tree of a recipe with a verb's parameters laid over it, and where it comes from, in words.
 
     Raises RecipeError for an unreadable recipe, typer.BadParameter for a malformed --column or --set.
     """

@@ -75,10 +75,11 @@ def _type(option: Schema, definitions: Schema) -> str:
         items = " or ".join(_type(item, definitions) for item in _options(option["items"], definitions))
         return f"list of {items}"
     if "prefixItems" in option:
-        return f"list of {len(option['prefixItems'])}"
+        return f"[{', '.join(_type(item, definitions) for item in option['prefixItems'])}]"
     if "enum" in option or "const" in option:
         return str(option.get("type", "choice"))
-    return {"null": "none", "object": "mapping"}.get(option.get("type", "any"), option.get("type", "any"))
+    name = str(option.get("type", "any"))
+    return {"null": "none", "object": "mapping"}.get(name, name)
 
 
 def _allowed(option: Schema) -> str:
@@ -86,4 +87,6 @@ def _allowed(option: Schema) -> str:
         return ", ".join(map(str, option["enum"]))
     if "const" in option:
         return str(option["const"])
+    if "prefixItems" in option:
+        return ""  # its type says how many
     return ", ".join(words.format(option[key]) for key, words in _LIMITS.items() if key in option)

@@ -1,4 +1,4 @@
-"""Everything that can be said of a recipe before anything heavy is imported: its fields, the strategy's, names, files."""
+"""What can be checked of a recipe before anything heavy is imported: its fields, the strategy's, names and files."""
 
 from typing import Any
 

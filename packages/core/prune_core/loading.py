@@ -105,17 +105,6 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
         resize(model, unit, _kept(key, entry, unit))
 
 
-def load_config(path: str) -> Any:
-    """The configuration of a model folder or hub name; ModelError, in one line, where there is none."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"no model can be read at {path}: {reason}") from error
-
-
 def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
     total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
     try:

@@ -1,7 +1,7 @@
 """Honest measurement of a model against its baseline: time, throughput, parameters, memory, file size, FLOPs.
 
-Both sides run with the same settings, interleaved round by round after a warm-up, in eval and inference mode. The speed-up
-is the median of the paired ratios of the rounds, with a 95 % bootstrap interval.
+Both sides run with the same settings, interleaved round by round after a warm-up, in eval and inference mode. The
+speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap interval.
 """
 
 import copy
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
@@ -244,9 +244,7 @@ def machine(device: torch.device) -> Machine:
     )
 
 
-def _text_inputs(
-    model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
-) -> dict[str, Tensor]:
+def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise RecipeError(
@@ -268,7 +266,8 @@ def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreT
     wanted = getattr(torch, dtype)
     if model.device.type == device.type and model.dtype == wanted:
         return model
-    moved: PreTrainedModel = copy.deepcopy(model).to(device=device, dtype=wanted)
+    moved = copy.deepcopy(model)
+    nn.Module.to(moved, device=device, dtype=wanted)
     return moved
 
 
@@ -283,7 +282,7 @@ def _on(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
 def _evaluating(*models: PreTrainedModel) -> Iterator[None]:
     were_training = [model.training for model in models]
     for model in models:
-        model.eval()
+        model.train(False)
     try:
         yield
     finally:
@@ -306,7 +305,7 @@ def _wall_seconds(call: Callable[[], object]) -> float:
 
 
 def _cuda_seconds(call: Callable[[], object]) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     call()

@@ -22,9 +22,12 @@ def read_config(path: str) -> PreTrainedConfig:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{path} is no model folder: it holds no config.json")
     if folder.is_file() or (not folder.is_dir() and (path.startswith(("/", ".", "~")) or path.count("/") > 1)):
-        raise ModelError(f"{path} is no model folder" + (": it is a file" if folder.is_file() else ": nothing is there"))
+        raise ModelError(
+            f"{path} is no model folder" + (": it is a file" if folder.is_file() else ": nothing is there")
+        )
     try:
-        return AutoConfig.from_pretrained(path)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+        return config
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is no model that can be read: {brief(error)}") from error
 
@@ -82,10 +85,10 @@ def _without_report() -> Iterator[None]:
     talker = logging.getLogger("transformers.modeling_utils")
     level, bar = talker.level, transformers_logging.is_progress_bar_enabled()
     talker.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         talker.setLevel(level)
         if bar:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

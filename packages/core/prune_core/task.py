@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +23,7 @@ class Task(ABC):
     """Name, in what `metrics` returns, of the figure that the task is judged by (higher is better)."""
     processor: Any
     """Tokenizer or image processor; saved with every model of this task."""
-    inputs: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
     """Names of the model inputs that a batch holds besides labels."""
 
     def __init__(self, section: TaskSection, model: str) -> None:

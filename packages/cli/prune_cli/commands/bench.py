@@ -1,6 +1,6 @@
 """prune bench: how much faster, smaller and cheaper a model is than its baseline."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,9 +29,8 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Time MODEL against a baseline, interleaved and warmed up, on the CPU or on CUDA."""
-    from prune_core.recipe import Recipe
-
     from prune_cli import render
+    from prune_core.recipe import Recipe
 
     given = {"batch_size": batch_size, "length": length, "rounds": rounds}
     recipe = Recipe.parse({"measure": {name: value for name, value in given.items() if value is not None}}, "flags")

@@ -25,9 +25,8 @@ def compact(
     if compactor != "auto":
         load_plugins().get("compactors", compactor)  # a misspelt name fails before torch is imported
 
-    from prune_core.run import compact_folder
-
     from prune_cli import render
+    from prune_core.run import compact_folder
 
     report = compact_folder(model, masks, output, compactor)
     if json:

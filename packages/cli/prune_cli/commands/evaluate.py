@@ -27,11 +27,10 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Evaluate MODEL on the validation data of a task."""
+    from prune_cli import overlay, render
     from prune_core.configuring import check_task
     from prune_core.plugins import load_plugins
     from prune_core.recipe import Recipe
-
-    from prune_cli import overlay, render
 
     recipe = Recipe.parse(*overlay.laid_over(None, ctx.params))
     check_task(recipe, load_plugins(recipe.plugins.disabled))

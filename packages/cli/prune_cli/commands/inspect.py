@@ -7,8 +7,9 @@ import typer
 from prune_cli import options
 
 if TYPE_CHECKING:
-    from prune_core.structure import ModelStructure, Unit
     from transformers import PreTrainedModel
+
+    from prune_core.structure import ModelStructure, Unit
 
 
 def inspect(
@@ -18,11 +19,11 @@ def inspect(
     json: options.Json = False,
 ) -> None:
     """Show what can be pruned in MODEL, unit by unit, and what is left of a compact model."""
-    from prune_core.loading import load_any, structure_of
-
     from prune_cli import render
+    from prune_core.loading import structure_of
+    from prune_core.pretrained import load_saved
 
-    loaded = load_any(model)
+    loaded = load_saved(model)
     structure = structure_of(loaded)
     report = {
         "model": model,

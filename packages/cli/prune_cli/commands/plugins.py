@@ -21,9 +21,8 @@ def plugins(
     ] = False,
 ) -> None:
     """List strategies, compactors, tasks and architectures by distribution, and the plugins that were not loaded."""
-    from prune_core.plugins import load_plugins
-
     from prune_cli import render
+    from prune_core.plugins import load_plugins
 
     found = load_plugins()
     broken = [*found.not_loaded, *(_broken(found) if strict else ())]

@@ -11,11 +11,11 @@ from prune_cli.options import DATA, PRUNING, TRAINING
 if TYPE_CHECKING:
     from prune_core.recipe import Recipe
 
+RECIPE = "recipe.yaml"
+
 RecipeFile = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="[RECIPE.yaml]", help="Recipe, or the folder of a run to repeat. Example: recipes/sst2.yaml"
-    ),
+    typer.Argument(metavar="RECIPE.yaml", help="Recipe, or the folder of a run to repeat. Example: recipes/sst2.yaml"),
 ]
 Model = Annotated[
     str | None,
@@ -113,35 +113,41 @@ def run(
 ) -> None:
     """Fine-prune a model, compact it, verify it, evaluate it and measure it.
 
-    A recipe, flags or both: a flag is stronger than the recipe, --set is stronger than a flag. With neither model nor
-    task it prunes a small vision transformer, trained on the spot on scikit-learn's digits.
-    """
-    from prune_core.configuring import validated
+    A recipe, flags or both: a flag is stronger than the recipe, and --set is stronger than a flag.
 
+    With neither model nor task it prunes a small vision transformer, trained on scikit-learn's digits.
+    """
     from prune_cli.overlay import laid_over
+    from prune_core.configuring import validated
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite starts it anew: choose one")
-    resolved = validated(*laid_over(_file(recipe, output, resume), ctx.params))
+    file, folder = _start(recipe, output, resume)
+    resolved = validated(*laid_over(file, {**ctx.params, "output": folder}))
     if dry_run:
         _plan(resolved, json)
     else:
         _run(resolved, resume, overwrite, json)
 
 
-def _file(recipe: Path | None, output: Path | None, resume: bool) -> Path | None:
-    """The recipe to start from: the one named, that of the run named, or that of the run to resume."""
-    if recipe is None and resume:
-        if output is None:
-            raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
-        recipe = output
-    return recipe / "recipe.yaml" if recipe is not None and recipe.is_dir() else recipe
+def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path | None, Path | None]:
+    """The recipe to start from and the folder to write to; RECIPE may be the folder of a run, and so may --output."""
+    if not resume:
+        return _recipe_in(recipe), output
+    if recipe is None and output is None:
+        raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
+    if recipe is None:
+        return (_recipe_in(output) if output and (output / RECIPE).is_file() else None), output
+    return _recipe_in(recipe), output or (recipe if recipe.is_dir() else None)
+
+
+def _recipe_in(path: Path | None) -> Path | None:
+    return path / RECIPE if path is not None and path.is_dir() else path
 
 
 def _plan(recipe: "Recipe", json: bool) -> None:
-    from prune_core.run import check
-
     from prune_cli import render
+    from prune_core.run import check
 
     plan = check(recipe)
     if json:
@@ -162,7 +168,7 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
         manifest = run_recipe(recipe, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
         folder = recipe.output or "RUN"
-        typer.echo(f"prune: interrupted; go on from the last checkpoint with: prune run {folder} --resume", err=True)
+        typer.echo(f"prune: interrupted; go on from the last checkpoint: prune run {folder} --resume", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
     if json:
         render.print_json(manifest)
@@ -174,5 +180,5 @@ def _summary(manifest: dict[str, Any]) -> None:
     from prune_cli import render
 
     rows = [(row["figure"], row["dense"], row["pruned"]) for row in manifest["summary"]]
-    render.print_table(f"{manifest['output']}", ["figure", "dense", "pruned"], rows)
-    typer.echo(f"The compact model is in {manifest['output']}/model: import prune_core, then from_pretrained as usual.")
+    render.print_table(manifest["output"], ["figure", "dense", "pruned"], rows)
+    typer.echo(f"The compact model is {manifest['output']}/model: import prune_core, then from_pretrained as usual.")

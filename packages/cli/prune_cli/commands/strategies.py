@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def strategies(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show every field of this one. Example: hybrid")
+        str | None, typer.Argument(metavar="NAME", help="Show every field of this one. Example: hybrid")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -42,15 +42,15 @@ def _list(plugins: "Plugins", json: bool) -> None:
 
 
 def _fields(plugins: "Plugins", name: str, json: bool) -> None:
-    from prune_core.configuring import strategy_config_class
-
     from prune_cli import render
     from prune_cli.schema import fields
+    from prune_core.configuring import strategy_config_class
 
     rows = [asdict(field) for field in fields(strategy_config_class(name, plugins).model_json_schema())]
     if json:
         render.print_json({"name": name, "fields": rows})
         return
     summary = plugins.strategy(name).summary
-    render.print_table(f"{name}: {summary}", list(rows[0]) if rows else ["name"], [list(row.values()) for row in rows])
+    cells = [["none" if value is None else value for value in row.values()] for row in rows]
+    render.print_table(f"{name}: {summary}", ("name", "type", "default", "allowed", "description"), cells)
     typer.echo(f"Set one: prune run --strategy {name} --set strategy.FIELD=VALUE")

@@ -23,6 +23,9 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
 }
+STRINGS = ("string", "large_string", "string_view")
+"""Types of columns that hold text."""
+
 _HELD_OUT = 0.1
 _LABEL_COLUMNS = ("label", "labels")
 _FAILURES = (DatasetGenerationError, DatasetNotFoundError, OSError, ValueError, TypeError, KeyError)
@@ -91,7 +94,7 @@ def read_tables(section: TaskSection) -> Tables:
         return _from_hub(section, section.dataset)
     if not section.train_file and not section.validation_file:
         raise DataError(
-            "no data: name files with --train-file and --validation-file, or a hub data set with --set task.dataset=NAME"
+            "no data: name files (--train-file, --validation-file), or a hub data set (--set task.dataset=NAME)"
         )
     train = _from_file(section.train_file) if section.train_file else None
     validation = _from_file(section.validation_file) if section.validation_file else None
@@ -173,8 +176,8 @@ def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Tabl
     return Table(rows, source, folder)
 
 
-def _root(error: BaseException) -> BaseException:
+def _root(error: Exception) -> Exception:
     """The library's own errors only say that something failed: the reason is the error below."""
-    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+    while isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import EvalPrediction, PreTrainedConfig
 
 from prune_core.errors import DataError
-from prune_core.tasks.data import Table, Tables
+from prune_core.tasks.data import Tables
 
 
 class Target(ABC):
@@ -42,8 +42,8 @@ class Target(ABC):
 class Classes(Target):
     """One of several classes: their names in the order of the logits, and the id of each value in the data.
 
-    `named` is False for plain integers, which any head of as many labels fits. `numbered` is True where the data gives ids
-    itself, so that a head with the default names LABEL_0, LABEL_1... fits.
+    `named` is False for plain integers, which any head of as many labels fits. `numbered` is True where the data gives
+    ids itself, so that a head with the default names LABEL_0, LABEL_1... fits.
     """
 
     names: tuple[str, ...]
@@ -148,17 +148,22 @@ def _classes(tables: Tables, column: str, values: Sequence[Any], config: PreTrai
         classes = _of_integers(values, config, partial) or _of_names(values)
     aligned = _aligned(classes, config, partial)
     if len(aligned.names) < 2:
-        raise DataError(f"{table.source}: {values[0]!r} is the only label (column {column!r}); there must be two at least")
+        raise DataError(
+            f"{table.source}: {values[0]!r} is the only label (column {column!r}); there must be two at least"
+        )
     return aligned
 
 
 def _of_integers(values: Sequence[Any], config: PreTrainedConfig, partial: bool) -> Classes | None:
     """Classes of integers that count from 0, or None. Gaps are allowed where the model's head has as many labels."""
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and not _has_decimals(v) and v >= 0 for v in values):
+    if not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and not _has_decimals(v) and v >= 0 for v in values
+    ):
         return None
     count = int(max(values)) + 1
-    count = max(count, config.num_labels) if partial else count
-    if len(values) < count != config.num_labels:
+    theirs = len(_names(config))
+    count = max(count, theirs) if partial else count
+    if len(values) < count != theirs:
         return None
     return Classes(_default_names(count), {i: i for i in range(count)}, named=False, numbered=True)
 
@@ -169,7 +174,7 @@ def _of_names(values: Sequence[Any]) -> Classes:
 
 
 def _aligned(classes: Classes, config: PreTrainedConfig, partial: bool) -> Classes:
-    """The classes in the model's own order where its labels are the same, letter case aside (or, if `partial`, more)."""
+    """The classes in the model's own order where its labels are theirs, letter case aside (or, if `partial`, more)."""
     theirs = _names(config)
     place = {name.casefold(): index for index, name in enumerate(theirs)}
     ours = [name.casefold() for name in classes.names]
@@ -190,7 +195,8 @@ def _refuse_labels(tables: Tables, column: str, accepts: Any, complaint: str) ->
 
 
 def _names(config: PreTrainedConfig) -> tuple[str, ...]:
-    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    return tuple(names[index] for index in sorted(names))
 
 
 def _default_names(count: int) -> tuple[str, ...]:

@@ -10,12 +10,10 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from prune_core.errors import DataError, ModelError
 from prune_core.pretrained import brief
 from prune_core.tasks.classification import ClassificationTask
-from prune_core.tasks.data import Table, Tables
+from prune_core.tasks.data import STRINGS, Table, Tables
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_STRINGS = ("string", "large_string", "string_view")
 
 
 class TextClassification(ClassificationTask):
@@ -93,4 +91,4 @@ def _require_text(table: Table, role: str, column: str) -> None:
 
 def _is_text(table: Table, column: str) -> bool:
     feature = table.features[column]
-    return isinstance(feature, Value) and feature.dtype in _STRINGS
+    return isinstance(feature, Value) and feature.dtype in STRINGS

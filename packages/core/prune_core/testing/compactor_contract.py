@@ -147,7 +147,7 @@ def logits_with_gradient(model: PreTrainedModel) -> Tensor:
 
 
 def _model(family: str) -> PreTrainedModel:
-    return tiny_model(family).double()  # type: ignore[no-any-return]
+    return tiny_model(family).double()
 
 
 def _baked(model: PreTrainedModel, masks: MaskSet) -> PreTrainedModel:

@@ -42,9 +42,10 @@ def random_masks(model: PreTrainedModel, kind: str, *, sparse: bool = False, see
     generator = torch.Generator().manual_seed(seed)
     if kind in ("head", "neuron"):
         wanted = Attention if kind == "head" else FeedForward
-        masks = unit_masks(model, lambda unit: _some(unit, generator) if isinstance(unit, wanted) else None)
-        return MaskSet(masks, sparse=sparse)
-    granularity, masks = _ANYWHERE[kind], {}
+        whole = unit_masks(model, lambda unit: _some(unit, generator) if isinstance(unit, wanted) else None)
+        return MaskSet(whole, sparse=sparse)
+    granularity = _ANYWHERE[kind]
+    masks: dict[str, Mask] = {}
     for name in structure_of(model).linears():
         shape = tuple(linear(model, name).weight.shape)
         masks |= _pair(model, name, granularity, _random(granularity, shape, generator))
@@ -79,7 +80,8 @@ def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
 
 def _some(unit: Unit, generator: torch.Generator) -> list[int]:
     total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
-    return torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
+    kept: list[int] = torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
+    return kept
 
 
 def _random(granularity: Granularity, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -40,7 +40,7 @@ class StrategyContract(ABC):
     def strategy(self) -> Strategy:
         """A fresh strategy, always of the same configuration."""
 
-    def loop(self, family: str, **changes: object) -> Loop:
+    def loop(self, family: str, **changes: int) -> Loop:
         """A fresh strategy, prepared on a fresh tiny model."""
         return Loop(tiny_model(family, **changes), self.strategy(), self.steps)
 
@@ -133,15 +133,15 @@ class StrategyContract(ABC):
         assert torch.equal(logits(whole.model), logits(resumed.model)), "a resumed run ended with other weights"
 
     def test_same_seed_same_masks(self, family: str) -> None:
-        found = []
-        for noise in (1, 2):
+        def masks(noise: int) -> MaskSet:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(noise)
-                found.append(self.loop(family).train().strategy.finish())
-        _check_same(*found, "with one context.seed and two states of torch's own generator")
+                return self.loop(family).train().strategy.finish()
+
+        _check_same(masks(1), masks(2), "with one context.seed and two states of torch's own generator")
 
     def test_bfloat16(self, family: str) -> None:
-        model = tiny_model(family).to(torch.bfloat16)
+        model = tiny_model(family).bfloat16()
         loop = Loop(model, self.strategy(), self.steps).train(3)
         assert torch.isfinite(loop.loss()), "the loss of a bfloat16 model must stay finite"
         loop.train().strategy.finish()
@@ -163,7 +163,7 @@ class StrategyContract(ABC):
             pytest.skip("this strategy has no target density")
         from prune_core.compaction import compact
 
-        loop = self.loop(family).train()
+        loop = self.loop(family, heads=8, layers=4).train()
         masks = loop.strategy.finish()
         reached = compact(loop.model, masks).density
         assert abs(reached - self.density) <= self.tolerance, f"density {reached:.3f} where {self.density} was asked"

@@ -5,7 +5,7 @@ moves the logits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,72 +31,60 @@ _DROPOUTS = (
 
 @dataclass(frozen=True)
 class _Family:
-    """What a family calls its sizes, and which head it gets."""
+    """What a family calls hidden size, heads, layers and neurons; its other sizes; and the head it gets."""
 
-    sizes: dict[str, Any]
     build: Callable[[PretrainedConfig], PreTrainedModel]
+    others: dict[str, Any]
+    names: tuple[str, str, str, str] = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
 
 
-_ENCODER = {
-    "hidden_size": HIDDEN,
-    "num_attention_heads": HEADS,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": NEURONS,
-}
-_TEXT = {**_ENCODER, "vocab_size": TOKENS, "max_position_embeddings": 64}
-_IMAGE = {**_ENCODER, "image_size": 8, "patch_size": 4, "num_channels": 1}
-_DISTILBERT = {
-    "dim": HIDDEN,
-    "n_heads": HEADS,
-    "n_layers": LAYERS,
-    "hidden_dim": NEURONS,
-    "vocab_size": TOKENS,
-    "max_position_embeddings": 64,
-}
+def _text(**others: Any) -> _Family:
+    sizes = {"vocab_size": TOKENS, "max_position_embeddings": TOKENS}
+    return _Family(AutoModelForSequenceClassification.from_config, sizes | others)
 
 
-def _text(sizes: dict[str, Any]) -> _Family:
-    return _Family(sizes, AutoModelForSequenceClassification.from_config)
-
-
-def _image(sizes: dict[str, Any]) -> _Family:
-    return _Family(sizes, AutoModelForImageClassification.from_config)
+def _image(**others: Any) -> _Family:
+    sizes = {"image_size": 8, "patch_size": 4, "num_channels": 1}
+    return _Family(AutoModelForImageClassification.from_config, sizes | others)
 
 
 _FAMILIES: dict[str, _Family] = {
-    "bert": _text(_TEXT),
-    "roberta": _text({**_TEXT, "max_position_embeddings": 66}),
-    "distilbert": _text(_DISTILBERT),
-    "electra": _text({**_TEXT, "embedding_size": HIDDEN // 2}),
-    "vit": _image(_IMAGE),
-    "deit": _image({**_IMAGE, "architectures": ["DeiTForImageClassification"]}),
+    "bert": _text(),
+    "roberta": _text(max_position_embeddings=TOKENS + 2),
+    "distilbert": replace(_text(), names=("dim", "n_heads", "n_layers", "hidden_dim")),
+    "electra": _text(embedding_size=HIDDEN // 2),
+    "vit": _image(),
+    "deit": _image(architectures=["DeiTForImageClassification"]),
 }
 
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
 """Model types that `tiny_model` can build."""
 
 
-def tiny_model(family: str = "bert", *, seed: int = 0, **changes: Any) -> PreTrainedModel:
-    """A classifier of `LABELS` labels with two layers of four heads and 64 neurons, in evaluation mode.
+def tiny_model(
+    family: str = "bert", *, seed: int = 0, heads: int = HEADS, layers: int = LAYERS, **changes: Any
+) -> PreTrainedModel:
+    """A classifier of `LABELS` labels and hidden size `HIDDEN`, with `NEURONS` neurons a layer, in evaluation mode.
 
-    `changes` are fields of its configuration, such as `num_hidden_layers=3`. Dropout is off unless asked for, so that
-    two forwards agree.
+    `changes` are further fields of its configuration. Dropout is off unless asked for, so that two forwards agree.
     """
     chosen = _FAMILIES[family]
-    fields = {**dict.fromkeys(_DROPOUTS, 0.0), "num_labels": LABELS, **chosen.sizes, **changes}
+    sizes = dict(zip(chosen.names, (HIDDEN, heads, layers, NEURONS), strict=True))
+    fields = {**dict.fromkeys(_DROPOUTS, 0.0), "num_labels": LABELS, **sizes, **chosen.others, **changes}
     config = AutoConfig.for_model(family, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = chosen.build(config)
         _shake(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def tiny_inputs(model: PreTrainedModel, *, batch: int = 4, seed: int = 0) -> dict[str, Tensor]:
     """A batch that `model` takes, labels included; texts of different lengths, padded."""
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    labels = torch.randint(0, config.num_labels, (batch,), generator=generator)
+    labels = torch.randint(0, config.num_labels or LABELS, (batch,), generator=generator)
     if hasattr(config, "image_size"):
         size = (batch, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.randn(size, generator=generator), "labels": labels}

@@ -1,0 +1,83 @@
+"""How long `prune --help` takes against a bare typer app with the same eight verbs.
+
+    python benchmarks/help_time.py [--rounds 25] [--output docs/results/help_time.json]
+
+Both run as fresh processes of this interpreter, interleaved; what counts is the median of the paired ratios.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+LIMIT = 1.25
+VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "plugins")
+BARE = "import typer\n\napp = typer.Typer()\n\n{commands}\napp()\n"
+COMMAND = '@app.command("{verb}")\ndef {verb}_() -> None:\n    """What {verb} does, in one line."""\n\n'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    report = measure(arguments.rounds)
+    text = json.dumps(report, indent=2)
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n", encoding="utf-8")
+    sys.exit(0 if report["ratio"] <= LIMIT else 1)
+
+
+def measure(rounds: int) -> dict[str, float | int | str]:
+    """Median seconds of both and the median ratio, over `rounds` pairs after one that warms the disk cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        commands = {"prune": _prune(), "bare": _bare(Path(folder))}
+        pairs = [_pair(commands, first=index % 2) for index in range(rounds + 1)][1:]
+    ratios = [pair["prune"] / pair["bare"] for pair in pairs]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return {
+        "what": "prune --help against a bare typer app with the same verbs",
+        "rounds": rounds,
+        "prune_seconds": round(statistics.median(pair["prune"] for pair in pairs), 4),
+        "bare_seconds": round(statistics.median(pair["bare"] for pair in pairs), 4),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_quartiles": f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
+        "limit": LIMIT,
+        "python": sys.version.split()[0],
+    }
+
+
+def _prune() -> list[str]:
+    """The installed console script."""
+    script = Path(sysconfig.get_path("scripts")) / "prune"
+    if not script.is_file():
+        raise SystemExit(f"{script} is missing: pip install -e packages/cli first")
+    return [str(script), "--help"]
+
+
+def _bare(folder: Path) -> list[str]:
+    script = folder / "bare.py"
+    script.write_text(BARE.format(commands="".join(COMMAND.format(verb=verb) for verb in VERBS)), encoding="utf-8")
+    return [sys.executable, str(script), "--help"]
+
+
+def _pair(commands: dict[str, list[str]], first: int) -> dict[str, float]:
+    order = list(commands.items())
+    return {name: _seconds(command) for name, command in (order if first else reversed(order))}
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What a run reports: figures of the dense and the pruned model side by side, and where they come from."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import transformers
+
+from prune_core.compactor import Compaction
+from prune_core.measure import Comparison
+from prune_core.plugins import Plugins
+from prune_core.verify import Verification
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured. `dense` figures are empty when the dense model had no trained head."""
+
+    metric: str
+    dense: dict[str, float]
+    pruned: dict[str, float]
+    asked: float | None
+    compaction: Compaction
+    verification: Verification
+    comparison: Comparison
+
+    def manifest(self) -> dict[str, Any]:
+        """Every figure, as plain data."""
+        return {
+            "density": {"asked": self.asked, "reached": self.compaction.density},
+            "metric": {"name": self.metric, "dense": self.dense.get(self.metric), "pruned": self.pruned[self.metric]},
+            "metrics": {"dense": self.dense, "pruned": self.pruned},
+            "verification": asdict(self.verification) | {"passed": self.verification.passed},
+            "speedup": self.comparison.to_dict(),
+            "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
+            "summary": self.summary(),
+        }
+
+    def summary(self) -> list[dict[str, str]]:
+        """The rows of the one table that a run prints."""
+        sides = self.comparison.model, self.comparison.baseline
+        model, baseline = sides
+        heads, neurons = _kept(self.compaction, "attention"), _kept(self.compaction, "ffn")
+        low, high = self.comparison.speedup_low, self.comparison.speedup_high
+        batch = self.comparison.settings["batch_size"]
+        before = self.dense.get(self.metric)
+        return [
+            _row(self.metric, "-" if before is None else f"{before:.4f}", f"{self.pruned[self.metric]:.4f}"),
+            _row(f"density (asked {self.asked})", "1", f"{self.compaction.density:.3f}"),
+            _row("heads", str(heads[1]), str(heads[0])),
+            _row("neurons", str(neurons[1]), str(neurons[0])),
+            _row("parameters", f"{baseline.parameters:,}", f"{model.parameters:,}"),
+            _row("bytes on disk", f"{baseline.file_bytes or 0:,}", f"{model.file_bytes or 0:,}"),
+            _row("FLOPs", f"{baseline.flops:.3g}", f"{model.flops:.3g} (1/{self.comparison.flop_ratio:.2f})"),
+            _row(
+                f"ms a batch of {batch} ({self.comparison.machine.device})",
+                f"{baseline.timing.median * 1e3:.1f}",
+                f"{model.timing.median * 1e3:.1f}",
+            ),
+            _row("speed-up", "1", f"{self.comparison.speedup:.2f}x ({low:.2f} to {high:.2f})"),
+            _row("masked = compact = reloaded", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),
+        ]
+
+
+def provenance(plugins: Plugins) -> dict[str, Any]:
+    """Versions, machine and commit that a figure belongs to."""
+    used = sorted({(offer.distribution, offer.version) for offer in plugins.offers})
+    return {
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, **dict(used)},
+        "datasets": version("datasets"),
+        "machine": {"platform": platform.platform(), "python": platform.python_version()},
+        "git": _commit(),
+    }
+
+
+def _row(figure: str, dense: str, pruned: str) -> dict[str, str]:
+    return {"figure": figure, "dense": dense, "pruned": pruned}
+
+
+def _kept(compaction: Compaction, kind: str) -> tuple[int, int]:
+    units = [unit for unit in compaction.units if unit.key.endswith(f".{kind}")]
+    return sum(len(unit.kept) for unit in units), sum(unit.total for unit in units)
+
+
+def _commit() -> str | None:
+    """The commit of the folder that the run was started in, if that is a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,206 @@
+"""Drive a Strategy through transformers' Trainer.
+
+Everything that moves follows from the Trainer's global step, and everything learned is a parameter or buffer of the
+model, so a resumed run ends as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from prune_core.errors import TrainingError
+from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
+from prune_core.strategy import Progress, Strategy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from prune_core.recipe import DistillationSection, TrainingSection
+    from prune_core.task import Task
+
+logger = logging.getLogger(__name__)
+
+KEPT_CHECKPOINTS = 2
+
+
+class PruningTrainer(Trainer):
+    """A Trainer with a strategy's penalty, its parameter groups, and a teacher. Either may be absent."""
+
+    loss_is_scaled_for_ga: ClassVar[bool] = False  # the model's loss is a plain batch mean (transformers #47688)
+
+    def __init__(
+        self,
+        *args: Any,
+        strategy: Strategy | None = None,
+        teacher: PreTrainedModel | None = None,
+        distillation: DistillationSection | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.strategy = strategy
+        self.distillation = distillation
+        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
+        if strategy is not None:
+            self.add_callback(_StrategySteps(strategy))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.strategy is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        groups = self.strategy.parameter_groups(self.args.learning_rate, self.args.weight_decay)
+        self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        distil = self.distillation if self.teacher is not None and model.training else None
+        states = distil is not None and distil.hidden_states > 0
+        outputs = model(**inputs, output_hidden_states=True) if states else model(**inputs)
+        loss = outputs.loss
+        if distil is not None:
+            loss = self._distil(outputs, inputs, distil, states)
+        if self.strategy is not None and model.training:
+            loss = loss + self.strategy.penalty()
+        return (loss, outputs) if return_outputs else loss
+
+    def _distil(self, outputs: Any, inputs: dict[str, Any], section: DistillationSection, states: bool) -> Tensor:
+        assert self.teacher is not None
+        with torch.no_grad():
+            wanted = {name: value for name, value in inputs.items() if name != "labels"}
+            taught = self.teacher(**wanted, output_hidden_states=states)
+        loss: Tensor = section.cross_entropy * outputs.loss
+        regression = outputs.logits.shape[-1] == 1
+        measure = regression_loss if regression else partial(logits_loss, temperature=section.temperature)
+        loss = loss + section.logits * measure(outputs.logits, taught.logits)
+        if states:
+            mask = inputs.get("attention_mask")
+            loss = loss + section.hidden_states * hidden_loss(outputs.hidden_states, taught.hidden_states, mask)
+        return loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
+        final, drafts = Path(self.args.output_dir), Path(self.args.output_dir) / ".draft"
+        shutil.rmtree(drafts, ignore_errors=True)
+        self.args.output_dir = str(drafts)
+        try:
+            super()._save_checkpoint(model, trial)
+        except OSError as error:
+            shutil.rmtree(drafts, ignore_errors=True)
+            raise TrainingError(
+                f"no checkpoint could be written at step {self.state.global_step}: {error}; the last whole one is "
+                f"{get_last_checkpoint(str(final)) or 'none'}: make room and run again with --resume"
+            ) from error
+        finally:
+            self.args.output_dir = str(final)
+        for checkpoint in drafts.glob("checkpoint-*"):
+            target = final / checkpoint.name
+            shutil.rmtree(target, ignore_errors=True)
+            checkpoint.rename(target)
+        shutil.rmtree(drafts)
+        _rotate(final)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Keep the names that the model has now: renamed ones are not found again on resume (transformers #48805)."""
+        save = self.model.save_pretrained
+        self.model.save_pretrained = partial(save, save_original_format=False)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.save_pretrained = save
+
+
+class _StrategySteps(TrainerCallback):
+    """Tells the strategy where the training is: at its begin (or resume) and after each optimizer step."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.strategy.step(Progress(state.global_step, state.max_steps))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.strategy.step(Progress(state.global_step, state.max_steps))
+
+
+class _Watch(TrainerCallback):
+    """Appends every log line to metrics.jsonl, and stops a run whose loss is no number any more."""
+
+    def __init__(self, path: Path, stage: str, strategy: Strategy | None) -> None:
+        self.path, self.stage, self.strategy = path, stage, strategy
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        line: dict[str, Any] = {"stage": self.stage, "step": state.global_step, **(logs or {})}
+        if self.strategy is not None and "loss" in line:
+            line["mask_density"] = round(self.strategy.masks().density(), 4)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if not math.isfinite(float(line.get("loss", 0.0))):
+            raise TrainingError(
+                f"the loss is {line['loss']} at step {state.global_step}: lower training.learning_rate "
+                f"(now {args.learning_rate}); nothing was saved after the last checkpoint"
+            )
+
+
+def steps_of(section: TrainingSection, examples: int) -> int:
+    """Optimizer steps that the Trainer will do: max_steps, or epochs of batches (the last one may be short)."""
+    return section.max_steps or max(1, math.ceil(section.epochs * math.ceil(examples / section.batch_size)))
+
+
+def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -> TrainingArguments:
+    """transformers' arguments for one training of a run."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=section.epochs,
+        max_steps=section.max_steps or -1,
+        per_device_train_batch_size=section.batch_size,
+        per_device_eval_batch_size=section.eval_batch_size,
+        learning_rate=section.learning_rate,
+        warmup_steps=section.warmup,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        seed=section.seed,
+        save_steps=section.save_steps,
+        save_total_limit=None,
+        logging_steps=section.logging_steps,
+        train_sampling_strategy="group_by_length" if text else "random",
+        remove_unused_columns=False,
+        report_to=[],
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+    )
+
+
+def make_trainer(
+    model: PreTrainedModel, task: Task, args: TrainingArguments, train: Dataset | None = None, **parts: Any
+) -> PruningTrainer:
+    """A trainer of `model` on `task`; `parts` are strategy, teacher, distillation and callbacks."""
+    return PruningTrainer(
+        model=model, args=args, train_dataset=train, data_collator=task.collate, compute_metrics=task.metrics, **parts
+    )
+
+
+def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
+    """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
+    trainer.add_callback(_Watch(log, stage, trainer.strategy))
+    last = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
+    if last:
+        logger.info("resuming from %s", last)
+    trainer.train(resume_from_checkpoint=last)
+
+
+def _rotate(folder: Path) -> None:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for old in checkpoints[:-KEPT_CHECKPOINTS]:
+        shutil.rmtree(old)

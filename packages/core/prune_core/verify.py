@@ -1,0 +1,122 @@
+"""Prove that the masked, the compact and the reloaded model compute the same function, on real inputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from prune_core.compaction import compact
+from prune_core.errors import RunError, VerificationError
+from prune_core.masks import MaskSet
+from prune_core.pretrained import load_saved
+from prune_core.saving import save_compact
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune_core.compactor import Compaction
+    from prune_core.task import Task
+
+SAMPLES = 64
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference of an output, relative to its largest value or to 1: sums of other lengths round otherwise."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest absolute differences of any output, over `samples` inputs; a reloaded model must not differ at all."""
+
+    masked_vs_compact: float
+    compact_vs_reloaded: float
+    tolerance: float
+    samples: int
+
+    @property
+    def passed(self) -> bool:
+        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0
+
+    def enforce(self) -> Verification:
+        """Itself; VerificationError when a difference is too large."""
+        if not self.passed:
+            raise VerificationError(
+                f"the models differ: masked - compact {self.masked_vs_compact:.2e} (at most {self.tolerance:.2e}), "
+                f"compact - reloaded {self.compact_vs_reloaded:.2e} (at most 0), on {self.samples} inputs; "
+                "no model was written"
+            )
+        return self
+
+
+def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
+    """Compare the three on `batches` of model inputs; the compact model goes through a folder and back."""
+    batches = list(batches)
+    with tempfile.TemporaryDirectory() as folder:
+        save_compact(compaction, Path(folder) / "model")
+        reloaded = type(masked).from_pretrained(Path(folder) / "model", dtype=masked.dtype)
+    expected = _outputs(masked, batches)
+    found = _outputs(compaction.model, batches)
+    again = _outputs(reloaded, batches)
+    return Verification(
+        masked_vs_compact=_difference(expected, found),
+        compact_vs_reloaded=_difference(found, again),
+        tolerance=TOLERANCE.get(masked.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
+        samples=sum(len(next(iter(batch.values()))) for batch in batches),
+    )
+
+
+def verify_run(run: Path) -> Verification:
+    """Redo the proof from what a run left: its masked model, its masks, its recipe's data, and the model folder."""
+    from prune_core.run import task_of  # a run verifies itself, and a finished run is verified by its recipe
+
+    masks = MaskSet.load(run / "masks.safetensors")
+    task, recipe = task_of(run)
+    masked = task.load_model(str(run / "masked"))
+    compaction = compact(masked, masks, recipe.compactor)
+    verification = verify(masked, compaction, real_batches(task))
+    saved = load_saved(str(run / "model"))
+    _same_sizes(compaction.model, saved, run / "model")
+    return verification
+
+
+def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]]:
+    """Batches of the task's validation inputs, without labels: `count` examples in all."""
+    features = task.validation()
+    rows = [features[index] for index in range(min(count, len(features)))]
+    for start in range(0, len(rows), 16):
+        batch = task.collate(rows[start : start + 16])
+        yield {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _outputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[Tensor]:
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        found = [
+            value.float().cpu()
+            for batch in batches
+            for value in model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values()
+            if isinstance(value, Tensor)
+        ]
+    model.train(was_training)
+    return found
+
+
+def _difference(one: list[Tensor], other: list[Tensor]) -> float:
+    return max(float((a - b).abs().nan_to_num(nan=torch.inf).max()) for a, b in zip(one, other, strict=True))
+
+
+def _same_sizes(expected: Any, found: Any, folder: Path) -> None:
+    wanted = {name: tuple(parameter.shape) for name, parameter in expected.named_parameters()}
+    there = {name: tuple(parameter.shape) for name, parameter in found.named_parameters()}
+    wrong = [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]
+    if wrong:
+        name = sorted(wrong)[0]
+        raise RunError(
+            f"{folder} is not the model that the masks make: {name} has shape {there.get(name)}, "
+            f"the masks leave {wanted.get(name)}; {len(wrong)} parameters differ"
+        )

@@ -1,0 +1,104 @@
+"""The folder of a run: what lies where, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prune_core.errors import RunError
+from prune_core.files import write_text
+from prune_core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a run."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def masks(self) -> Path:
+        return self.folder / "masks.safetensors"
+
+    @property
+    def masked(self) -> Path:
+        """The fine-pruned model before compaction: dense shapes, zeros baked in."""
+        return self.folder / "masked"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What the run reported; RunError when it has not ended."""
+        if not self.manifest.is_file():
+            raise RunError(f"{self.folder} holds no finished run: there is no manifest.json; go on with --resume")
+        loaded: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        return loaded
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_text(self.manifest, json.dumps(manifest, indent=2, default=str) + "\n")
+
+
+def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
+    """The folder of this recipe's run, ready to write to.
+
+    RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something else,
+    or when the run to resume was made by another recipe.
+    """
+    folder = recipe.output or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{recipe.strategy.name}"
+    workspace = Workspace(folder)
+    if folder.is_file():
+        raise RunError(f"{folder} is a file; choose another --output")
+    if folder.is_dir() and any(folder.iterdir()):
+        _reopen(workspace, recipe, resume=resume, overwrite=overwrite)
+    elif resume:
+        raise RunError(f"{folder} holds no run to resume; run without --resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    return workspace
+
+
+def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    folder = workspace.folder
+    if not workspace.recipe.is_file():
+        raise RunError(f"{folder} is not empty and holds no run; choose another --output")
+    if overwrite:
+        shutil.rmtree(folder)
+    elif not resume:
+        raise RunError(f"{folder} already holds a run; go on with --resume, replace it with --overwrite, or choose another --output")
+    else:
+        _same_recipe(workspace, recipe)
+
+
+def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
+    before = Recipe.load(workspace.recipe).model_dump(mode="json")
+    now = recipe.model_dump(mode="json")
+    ignored = {"output", "device", "measure"}
+    if now["model"] is None and now["task"]["name"] is None:
+        ignored |= {"model", "task", "training", "fill"}  # the demonstration resolves these by itself
+    changed = [name for name in now if name not in ignored and now[name] != before[name]]
+    if changed:
+        raise RunError(
+            f"{workspace.folder} was made by another recipe, {', '.join(changed)} differ: resume with "
+            f"prune run {workspace.folder} --resume, or start anew with --overwrite"
+        )

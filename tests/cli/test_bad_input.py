@@ -1,0 +1,257 @@
+"""Bad input: one line on stderr, an exit code, no traceback, and nothing heavy imported to say so."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prune_cli import exit_codes
+from prune_cli.exit_codes import exit_code
+from prune_core import errors
+
+RECIPE, PLUGIN, DATA, USAGE = 3, 4, 8, 2
+
+
+def _one_line(result, code: int, *parts: str) -> None:
+    assert result.code == code, result.err
+    assert len(result.errors) == 1, result.err
+    assert result.err.startswith("prune: error: ")
+    for part in parts:
+        assert part in result.err
+    assert result.out == ""
+
+
+def test_unknown_strategy_names_what_is_near_and_what_is_installed(prune: Callable, sample: Path) -> None:
+    _one_line(prune("run", "--strategy", "smaple"), PLUGIN, "'smaple'", "did you mean 'sample'", "installed: ")
+
+
+def test_unknown_strategy_through_the_console_script(script: Callable) -> None:
+    result = script("run", "--strategy", "no-such-strategy")
+    _one_line(result, PLUGIN, "unknown strategy 'no-such-strategy'")
+
+
+def test_no_strategy_installed_says_how_to_get_one(prune: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNE_DISABLE", "prune-unstructured,prune-block,prune-hybrid,prune-structured")
+    _one_line(prune("run", "--strategy", "hybrid"), PLUGIN, "pip install")
+
+
+def test_all_wrong_fields_at_once(prune: Callable, sample: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "modle: x\ntraining: {epoch: 3, batch_size: 0}\nstrategy: {name: sample, density: 1.5, stpes: 1, steps: 2}\n"
+    )
+    result = prune("run", recipe)
+    assert result.code == RECIPE
+    assert len(result.errors) == 5
+    assert all(line.startswith(f"prune: error: {recipe}: ") for line in result.errors)
+    for part in (
+        "modle: unknown field; did you mean 'model'",
+        "training.epoch: unknown field; did you mean 'epochs'",
+        "training.batch_size: ",
+        "strategy.density: ",
+        "strategy.stpes: unknown field; did you mean 'steps'",
+    ):
+        assert part in result.err
+
+
+def test_wrong_strategy_field_alone(prune: Callable, sample: Path) -> None:
+    result = prune("run", "--strategy", "sample", "--density", "1.5", "--set", "strategy.steps=1")
+    _one_line(result, RECIPE, "flags: strategy.density: ", "found 1.5")
+
+
+def test_wrong_recipe_and_unknown_strategy_are_both_said(prune: Callable, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("strategy: nothing-of-the-kind\ndevice: tpu\n")
+    result = prune("run", recipe)
+    assert result.code == RECIPE
+    assert len(result.errors) == 2
+    assert "device: " in result.err
+    assert "unknown strategy 'nothing-of-the-kind'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: [1", "is not YAML"),
+        ("- 1\n- 2\n", "a recipe is a mapping"),
+        ("just words", "a recipe is a mapping"),
+        ("strategy: 3\n", "strategy: "),
+        ("training:\n", "training: "),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_recipes_that_are_none(text: str, part: str, prune: Callable, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    _one_line(prune("run", recipe), RECIPE, str(recipe), part)
+
+
+def test_missing_recipe(prune: Callable, tmp_path: Path) -> None:
+    _one_line(prune("run", tmp_path / "no.yaml"), RECIPE, "no recipe at", "no.yaml")
+
+
+def test_folder_without_recipe(prune: Callable, tmp_path: Path) -> None:
+    _one_line(prune("run", tmp_path), RECIPE, "no recipe at", "recipe.yaml")
+
+
+@pytest.mark.parametrize("flag", ["--train-file", "--validation-file"])
+def test_missing_data_file(flag: str, prune: Callable, tmp_path: Path) -> None:
+    result = prune("run", flag, tmp_path / "no.csv")
+    _one_line(result, DATA, f"task.{flag[2:].replace('-', '_')}", "no.csv")
+
+
+def test_hub_dataset_and_files(prune: Callable, tmp_path: Path) -> None:
+    result = prune("run", "--dataset", "nyu-mll/glue", "--train-file", tmp_path / "a.csv")
+    _one_line(result, RECIPE, "task: name a hub dataset or local files, not both")
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "near"),
+    [
+        (["--task", "text-clasification"], "task", "text-classification"),
+        (["--compactor", "dens"], "compactor", "dense"),
+    ],
+)
+def test_unknown_names(flags: list[str], kind: str, near: str, prune: Callable) -> None:
+    _one_line(prune("run", *flags), PLUGIN, f"unknown {kind}", f"'{near}'")
+
+
+def test_unknown_names_of_other_verbs(prune: Callable, tmp_path: Path) -> None:
+    _one_line(prune("strategies", "hybird"), PLUGIN, "unknown strategy 'hybird'")
+    _one_line(prune("evaluate", "m", "--task", "image-clasification"), PLUGIN, "unknown task")
+    result = prune("compact", "m", "masks", "--output", tmp_path / "o", "--compactor", "dens")
+    _one_line(result, PLUGIN, "unknown compactor")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "--desnity", "0.3"], "--density"),
+        (["run", "--epochs", "many"], "--epochs"),
+        (["run", "--device", "tpu"], "'cpu'"),
+        (["run", "--set", "foo"], "path=value"),
+        (["run", "--set", "=3"], "path=value"),
+        (["run", "--set", "a..b=3"], "path=value"),
+        (["run", "--set", "strategy.exclude=[*"], "not YAML"),
+        (["run", "--column", "text"], "role=name"),
+        (["run", "--column", "=sentence"], "role=name"),
+        (["run", "--column", "text="], "role=name"),
+        (["run", "--resume"], "prune run runs/first --resume"),
+        (["run", "x.yaml", "--resume", "--overwrite"], "choose one"),
+        (["run", "a.yaml", "b.yaml"], "b.yaml"),
+        (["bench", "model"], "--baseline"),
+        (["compact", "model"], "MASKS"),
+        (["verify"], "RUN"),
+        (["rnu"], "'run'"),
+    ],
+)
+def test_wrong_command_lines(arguments: list[str], part: str, prune: Callable) -> None:
+    result = prune(*arguments)
+    _one_line(result, USAGE, part, "--help")
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("trianing.epochs=3", "trianing: unknown field; did you mean 'training'"),
+        ("training.epoch=3", "training.epoch: unknown field; did you mean 'epochs'"),
+        ("training=3", "training: "),
+        ("training.epochs.first=3", "training.epochs.first: "),
+        ("seed.deeper=1", "seed: unknown field"),
+        ("measure.rounds=1", "measure.rounds: "),
+        ("training.max_steps=soon", "found 'soon'"),
+        ("device=tpu", "device: "),
+    ],
+)
+def test_wrong_settings(setting: str, part: str, prune: Callable) -> None:
+    _one_line(prune("run", "--set", setting), RECIPE, "flags: ", part)
+
+
+def test_a_setting_below_a_value(prune: Callable, tmp_path: Path) -> None:
+    result = prune("run", "--model", "my-bert", "--set", "model.name=other")
+    _one_line(result, RECIPE, "model.name: model is 'my-bert'")
+
+
+def test_bench_settings_are_those_of_the_recipe(prune: Callable) -> None:
+    _one_line(prune("bench", "m", "--baseline", "d", "--rounds", "1"), RECIPE, "measure.rounds: ", "found 1")
+
+
+def test_evaluate_does_not_need_a_strategy(
+    prune: Callable, monkeypatch: pytest.MonkeyPatch, stand_in: Callable
+) -> None:
+    monkeypatch.setenv("PRUNE_DISABLE", "prune-unstructured,prune-block,prune-hybrid,prune-structured")
+    stand_in("prune_core.run", evaluate_folder=lambda *_: {"accuracy": 0.5})
+    assert prune("evaluate", "m", "--task", "text-classification").code == 0
+
+
+def test_mistakes_of_ours_are_one_line_and_ask_for_debug(prune: Callable, stand_in: Callable, sample: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    stand_in("prune_core.run", run=fail)
+    arguments = ["run", "--strategy", "sample", "--set", "strategy.steps=1"]
+    _one_line(prune(*arguments), 70, "ZeroDivisionError: division by zero", "--debug")
+    for debugged in (prune("--debug", *arguments), prune(*arguments, "--debug")):
+        assert debugged.code == 70
+        assert "Traceback" in debugged.err
+
+
+def _failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "part"),
+    [
+        (errors.RunError("runs/x holds a run"), 9, "runs/x holds a run"),
+        (errors.TrainingError("the loss\nis not a number"), 11, "the loss is not a number"),
+        (errors.StructureError("nothing to prune"), 5, "nothing to prune"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 74, "Permission denied: runs/x"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x/a"), 74, "the disk is full: runs/x/a"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 74, "disk is full"),
+    ],
+)
+def test_errors_of_a_run(
+    error: BaseException, code: int, part: str, prune: Callable, stand_in: Callable, sample: Path
+) -> None:
+    stand_in("prune_core.run", run=_failing(error))
+    _one_line(prune("run", "--strategy", "sample", "--set", "strategy.steps=1"), code, part)
+
+
+def test_a_full_disk_behind_another_error(prune: Callable, stand_in: Callable, sample: Path) -> None:
+    error = RuntimeError("the archive could not be written")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    stand_in("prune_core.run", run=_failing(error))
+    _one_line(prune("run", "--strategy", "sample", "--set", "strategy.steps=1"), 74, "the disk is full", "--resume")
+
+
+def test_an_interrupt_says_how_to_go_on(prune: Callable, stand_in: Callable, sample: Path) -> None:
+    stand_in("prune_core.run", run=_failing(KeyboardInterrupt()))
+    result = prune("run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", "runs/first")
+    assert result.code == 130
+    assert "prune run runs/first --resume" in result.err
+    assert len(result.errors) == 1
+
+
+def test_every_class_of_error_has_its_code() -> None:
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PruneError)]
+    codes = {kind.__name__: exit_code(kind("x")) for kind in classes}
+    assert set(codes) <= set(exit_codes.BY_ERROR)
+    assert len(set(codes.values())) == len(codes)
+    assert not {0, 2, 70, 130} & set(codes.values())
+
+
+def test_a_subclass_has_its_parents_code() -> None:
+    class Special(errors.MaskError):
+        pass
+
+    assert exit_code(Special("x")) == exit_codes.BY_ERROR["MaskError"]
+    assert exit_code(ValueError("x")) == exit_codes.UNEXPECTED
+
+
+def test_the_table_of_exit_codes_is_documented() -> None:
+    for code in {*exit_codes.BY_ERROR.values(), exit_codes.UNEXPECTED, exit_codes.INTERRUPTED}:
+        assert f"| {code} |" in (exit_codes.__doc__ or "")
