@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from prune_cli.app import main
 from prune_core.plugins import load_plugins
 

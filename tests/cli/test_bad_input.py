@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from prune_cli import exit_codes
 from prune_cli.exit_codes import exit_code
 from prune_core import errors
@@ -156,7 +157,7 @@ def test_wrong_command_lines(arguments: list[str], part: str, prune: Callable) -
         ("trianing.epochs=3", "trianing: unknown field; did you mean 'training'"),
         ("training.epoch=3", "training.epoch: unknown field; did you mean 'epochs'"),
         ("training=3", "training: "),
-        ("training.epochs.first=3", "training.epochs.first: "),
+        ("training.epochs.first=3", "training.epochs: "),
         ("seed.deeper=1", "seed: unknown field"),
         ("measure.rounds=1", "measure.rounds: "),
         ("training.max_steps=soon", "found 'soon'"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import typer
+
 from prune_cli.app import app
 
 VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "plugins")

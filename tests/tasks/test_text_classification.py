@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
+from safetensors.torch import save_file
 from transformers import EvalPrediction
 
 from prune_core.errors import DataError, ModelError
 from prune_core.recipe import TaskSection
+from prune_core.tasks.targets import Classes, Number
 from prune_core.tasks.text_classification import TextClassification
 
 ROWS = {"sentence": ["a good film", "a very very bad film", "the bad"], "label": [1, 0, 0]}
@@ -183,7 +185,7 @@ def test_a_hub_data_set_with_splits(tmp_path, text_model):
     assert len(TextClassification(section, text_model()).validation()) == 3
     held = TextClassification(TaskSection(dataset=str(tmp_path / "hub")), str(tmp_path / "model"))
     assert (len(held.train()), len(held.validation())) == (2, 1)
-    with pytest.raises(DataError, match="split nope cannot be read.*train"):
+    with pytest.raises(DataError, match=r"split nope cannot be read.*train"):
         TextClassification(TaskSection(dataset=str(tmp_path / "hub"), validation_split="nope"), held.source)
 
 
@@ -196,9 +198,17 @@ FAULTS = {
     "no label": ({"sentence": ["a"], "lable": [1]}, {}, r"no column 'label' or 'labels'; found sentence, lable"),
     "column": (ROWS, {"columns": {"text": "sentense"}}, r"no column 'sentense' for text; did you mean 'sentence'\?"),
     "role": (ROWS, {"columns": {"txt": "sentence"}}, r"unknown role 'txt'; did you mean 'text'.*text_pair, label"),
-    "texts": ({"a": ["x"], "b": ["y"], "c": ["z"], "label": [0]}, {}, r"3 columns could be the text: a, b, c; name one"),
+    "texts": (
+        {"a": ["x"] * 2, "b": ["y"] * 2, "c": ["z"] * 2, "label": [0, 1]},
+        {},
+        r"3 columns could be the text: a, b, c; name one",
+    ),
     "no text": ({"a": [1, 2], "label": [0, 1]}, {}, r"no text column; found a, label"),
-    "not text": ({"a": [1, 2], "label": [0, 1]}, {"columns": {"text": "a"}}, r"column 'a' holds .*int64.*must be strings"),
+    "not text": (
+        {"a": [1, 2], "label": [0, 1]},
+        {"columns": {"text": "a"}},
+        r"column 'a' holds .*int64.*must be strings",
+    ),
     "pair alone": (ROWS, {"columns": {"text_pair": "sentence"}}, r"text_pair is named and text is not"),
     "null text": ({"sentence": ["a", None, "b"], "label": [0, 1, 0]}, {}, r"no text in row 2 \(column 'sentence'\)"),
     "null label": ({"sentence": ["a", "c", "b"], "label": ["x", "y", None]}, {}, r"no label in row 3"),
@@ -231,12 +241,16 @@ def test_files_that_cannot_be_read(tmp_path, text_model):
     (tmp_path / "b.parquet").write_text("this is no parquet file")
     (tmp_path / "c.jsonl").write_text('{"a": 1}\n{"a": ')
     (tmp_path / "d.csv").write_text("")
+    (tmp_path / "e.json").write_text("[]")
+    write(tmp_path / "f.parquet", {"sentence": [], "label": []})
     for name, message in {
         "none.csv": "no data file at",
         "a.txt": "unknown extension '.txt'; use one of .csv, .json, .jsonl, .parquet",
         "b.parquet": "b.parquet cannot be read",
         "c.jsonl": "c.jsonl cannot be read",
         "d.csv": "d.csv cannot be read",
+        "e.json": "e.json",
+        "f.parquet": "f.parquet: it holds no rows",
     }.items():
         with pytest.raises(DataError, match=message) as error:
             TextClassification(TaskSection(train_file=tmp_path / name), model)
@@ -249,7 +263,7 @@ def test_files_that_cannot_be_read(tmp_path, text_model):
 def test_models_that_are_none(tmp_path, text_model):
     found = task(text_model(), tmp_path, ROWS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="holds no config.json"):
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
         found.load_model(str(tmp_path / "empty"))
     with pytest.raises(ModelError, match="nothing is there"):
         found.load_model(str(tmp_path / "missing"))
@@ -263,17 +277,13 @@ def test_models_that_are_none(tmp_path, text_model):
 
 def test_a_checkpoint_without_the_encoder_is_refused(tmp_path, text_model):
     found = task(text_model(), tmp_path, ROWS)
-    torch_state = {"something.weight": torch.ones(2)}
-    from safetensors.torch import save_file
-
-    save_file(torch_state, Path(found.source) / "model.safetensors", metadata={"format": "pt"})
+    weights = {"something.weight": torch.ones(2)}
+    save_file(weights, Path(found.source) / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"holds no weights for \d+ parameters of BertForSequenceClassification"):
         found.load_model(found.source)
 
 
 def test_metrics():
-    from prune_core.tasks.targets import Classes, Number
-
     two = Classes(("a", "b"), {0: 0, 1: 1})
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
     figures = two.metrics(EvalPrediction((logits, "hidden states"), np.array([0, 1, 0, 1])))

@@ -12,13 +12,13 @@ import wrapt
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from prune_core.compactor import Compaction, Compactor
     from prune_core.compaction import compact
+    from prune_core.compactor import Compaction, Compactor
     from prune_core.errors import PruneError
     from prune_core.masks import Mask, MaskSet
+    from prune_core.pruning import Pruning
     from prune_core.saving import save_compact
     from prune_core.strategy import Context, Progress, Strategy, StrategyConfig
-    from prune_core.pruning import Pruning
 
 _HOMES = {
     "Compaction": "compactor",

@@ -214,7 +214,7 @@ class RowsColumns(Granularity):
         return (weight[0] + weight[1],)
 
     def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
-        rows, columns = mask.split([weight.shape[0], weight.shape[1]])
+        rows, columns = torch.split(mask, list(weight.shape))
         return weight * rows[:, None] * columns[None, :]
 
     def reduce(self, values: Tensor) -> Tensor:

@@ -28,11 +28,13 @@ FORMAT_VERSION = 1
 
 
 @register_quantization_config(METHOD)
-class PruneConfig(QuantizationConfigMixin):  # type: ignore[misc, no-untyped-call]
+class PruneConfig(QuantizationConfigMixin):
     """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}."""
 
-    def __init__(self, units: dict[str, Any], sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any) -> None:
-        self.quant_method = METHOD
+    def __init__(
+        self, units: dict[str, Any], sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any
+    ) -> None:
+        self.quant_method = METHOD  # type: ignore[assignment]  # an enum of theirs, a plain string once registered
         self.units = units
         self.sparse = sparse
         self.version = version
@@ -40,8 +42,10 @@ class PruneConfig(QuantizationConfigMixin):  # type: ignore[misc, no-untyped-cal
 
 
 @register_quantizer(METHOD)
-class PruneQuantizer(HfQuantizer):  # type: ignore[misc, no-untyped-call]
+class PruneQuantizer(HfQuantizer):
     """Cuts the empty model to its saved sizes, and steps aside once the weights are in."""
+
+    quantization_config: PruneConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         cut_to(model, self.quantization_config)
@@ -49,7 +53,7 @@ class PruneQuantizer(HfQuantizer):  # type: ignore[misc, no-untyped-call]
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         del model.hf_quantizer, model.quantization_method
-        model.is_quantized = False
+        object.__setattr__(model, "is_quantized", False)
         for module in model.modules():
             if hasattr(module, "config"):
                 module.config.__dict__.pop("_is_quantized", None)
@@ -73,9 +77,7 @@ def structure_of(model: Any) -> ModelStructure:
     return discover(model, load_plugins().architectures())
 
 
-def record(
-    model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool
-) -> None:
+def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool) -> None:
     """Write into the model's config what was kept, so that it saves and reloads at these sizes.
 
     A model that was compact already keeps the indices of its own first dense self.

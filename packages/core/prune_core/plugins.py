@@ -138,9 +138,7 @@ def _entry_points() -> Iterator[tuple[str, str, EntryPoint]]:
                 yield distribution.name, distribution.version, entry
 
 
-def _load(
-    entry: EntryPoint, distribution: str, version: str, offers: list[Offer], failures: list[NotLoaded]
-) -> None:
+def _load(entry: EntryPoint, distribution: str, version: str, offers: list[Offer], failures: list[NotLoaded]) -> None:
     """One plugin in a manager of its own, so that its failure is nobody else's."""
     stage = "import"
     try:

@@ -85,10 +85,10 @@ def _without_report() -> Iterator[None]:
     talker = logging.getLogger("transformers.modeling_utils")
     level, bar = talker.level, transformers_logging.is_progress_bar_enabled()
     talker.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         talker.setLevel(level)
         if bar:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()

@@ -88,7 +88,11 @@ def check(recipe: Recipe) -> dict[str, Any]:
     """Check everything that a run needs, short of training; returns what it would do."""
     _complete(recipe)
     if recipe.model is None:
-        return {"model": "a small ViT, trained from scratch", "task": "scikit-learn's digits", "strategy": recipe.strategy.name}
+        return {
+            "model": "a small ViT, trained from scratch",
+            "task": "scikit-learn's digits",
+            "strategy": recipe.strategy.name,
+        }
     job = _job(recipe, Workspace(recipe.output or Path("runs")))
     model = job.task.load_model(job.model_path)
     examples = len(job.task.train())
@@ -133,7 +137,7 @@ def compact_folder(model: Path, masks: Path, output: Path, compactor: str = "aut
 def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device: str = "auto") -> dict[str, float]:
     """Figures of a model, dense or compact, on a task's validation data."""
     recipe = validated({"model": model, "task": task.model_dump(), "training": {"eval_batch_size": batch_size}})
-    job = _job(recipe, Workspace(Path(".")), device)
+    job = _job(recipe, Workspace(Path()), device)
     return _evaluate(job, job.task.load_model(model))
 
 
@@ -162,7 +166,8 @@ def _resolved(recipe: Recipe, workspace: Workspace) -> Recipe:
 def _job(recipe: Recipe, workspace: Workspace, device: str | None = None) -> Job:
     plugins = load_plugins(recipe.plugins.disabled)
     strategy_config(recipe, plugins)
-    assert recipe.task.name is not None and recipe.model is not None
+    assert recipe.task.name is not None
+    assert recipe.model is not None
     task: Task = plugins.load("tasks", recipe.task.name)(recipe.task, recipe.model)
     return Job(recipe, workspace, plugins, task, pick_device(device or recipe.device).type)
 
@@ -230,7 +235,8 @@ def _filled(job: Job, compaction: Compaction, teacher: PreTrainedModel | None) -
     }
     if compaction.masks.sparse:
         raise RecipeError(
-            f"fill: {job.recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: leave fill out"
+            f"fill: {job.recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: "
+            "leave fill out"
         )
     fill_zeros(compaction.model, compaction.masks, section.seed)
     features = job.task.train()
@@ -238,9 +244,7 @@ def _filled(job: Job, compaction: Compaction, teacher: PreTrainedModel | None) -
         section.model_copy(update=changes), job.workspace.checkpoints / "fill", job.device, _is_text(features)
     )
     distillation = _distillation(job, compaction.model, teacher)
-    trainer = make_trainer(
-        compaction.model, job.task, args, features, teacher=teacher, distillation=distillation
-    )
+    trainer = make_trainer(compaction.model, job.task, args, features, teacher=teacher, distillation=distillation)
     train(trainer, job.workspace.metrics, "fill")
     return compaction
 
@@ -259,7 +263,9 @@ def _distillation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel |
     sizes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (student, teacher)]
     if sizes[0] == sizes[1]:
         return section
-    logger.warning("the teacher's hidden states (size, layers) are %s, the student's %s: only logits are distilled", *sizes)
+    logger.warning(
+        "the teacher's hidden states (size, layers) are %s, the student's %s: only logits are distilled", *sizes
+    )
     return section.model_copy(update={"hidden_states": 0.0})
 
 

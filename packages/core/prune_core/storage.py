@@ -48,7 +48,7 @@ def packed_state(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Te
     return packed
 
 
-class Unpack(ConversionOps):  # type: ignore[misc]
+class Unpack(ConversionOps):
     """transformers' loading step for weights that were packed."""
 
     @classmethod
@@ -56,23 +56,29 @@ class Unpack(ConversionOps):  # type: ignore[misc]
         return WeightConverter([VALUES, MASK], "weight", [cls()])
 
     def convert(
-        self, input_dict: dict[str, Any], *args: Any, model: Any = None, full_layer_name: str = "", **kwargs: Any
-    ) -> dict[str, Tensor]:
-        values, bits = (found[0] if isinstance(found, list) else found for found in (input_dict[VALUES], input_dict[MASK]))
-        return {"weight": unpack(values, bits, model.get_parameter(full_layer_name).shape)}
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Any]:
+        shape = kwargs["model"].get_parameter(kwargs["full_layer_name"]).shape
+        return {"weight": unpack(_single(input_dict[VALUES]), _single(input_dict[MASK]), shape)}
 
     @property
     def reverse_op(self) -> ConversionOps:
         return Pack()
 
 
-class Pack(ConversionOps):  # type: ignore[misc]
+class Pack(ConversionOps):
     """The step back, when a loaded model is saved again."""
 
-    def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        weight = input_dict["weight"]
-        return pack(weight[0] if isinstance(weight, list) else weight)
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, Any]:
+        return pack(_single(input_dict["weight"]))
 
     @property
     def reverse_op(self) -> ConversionOps:
         return Unpack()
+
+
+def _single(found: Tensor | list[Tensor]) -> Tensor:
+    """transformers hands over a tensor, or a list of one."""
+    return found[0] if isinstance(found, list) else found

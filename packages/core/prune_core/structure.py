@@ -61,7 +61,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """One feed-forward unit: module paths of its linears, attribute path of its activation; `size` neurons (0: a stub)."""
+    """One feed-forward unit: module paths of its linears and its activation; `size` neurons (0 for a stub)."""
 
     key: str
     up: str
@@ -111,7 +111,7 @@ class ModelStructure:
         return {name: role for unit in self.units for name, role in unit.linears().items()}
 
     def without(self, patterns: Iterable[str]) -> "ModelStructure":
-        """The structure less the units whose key matches a glob such as "layer.0.*"; StructureError if one matches none."""
+        """The structure less the units whose key matches a glob such as "layer.0.*"; StructureError where none does."""
         kept = self.units
         for pattern in patterns:
             if not any(fnmatchcase(unit.key, pattern) for unit in self.units):

@@ -12,7 +12,7 @@ import math
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ KEPT_CHECKPOINTS = 2
 class PruningTrainer(Trainer):
     """A Trainer with a strategy's penalty, its parameter groups, and a teacher. Either may be absent."""
 
-    loss_is_scaled_for_ga: ClassVar[bool] = False  # the model's loss is a plain batch mean (transformers #47688)
+    loss_is_scaled_for_ga: bool | None = False  # the model's loss is a plain batch mean (transformers #47688)
 
     def __init__(
         self,
@@ -50,14 +50,17 @@ class PruningTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.strategy = strategy
         self.distillation = distillation
-        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
+        self.teacher = teacher
+        if teacher is not None:
+            nn.Module.to(teacher, self.args.device)
+            teacher.eval().requires_grad_(False)
         if strategy is not None:
             self.add_callback(_StrategySteps(strategy))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.strategy is None or self.optimizer is not None:
             return super().create_optimizer(model)
-        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args)
         groups = self.strategy.parameter_groups(self.args.learning_rate, self.args.weight_decay)
         self.optimizer = kind(groups, **options)
         return self.optimizer
@@ -91,7 +94,8 @@ class PruningTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
-        final, drafts = Path(self.args.output_dir), Path(self.args.output_dir) / ".draft"
+        final = Path(str(self.args.output_dir))
+        drafts = final / ".draft"
         shutil.rmtree(drafts, ignore_errors=True)
         self.args.output_dir = str(drafts)
         try:
@@ -113,12 +117,12 @@ class PruningTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Keep the names that the model has now: renamed ones are not found again on resume (transformers #48805)."""
-        save = self.model.save_pretrained
-        self.model.save_pretrained = partial(save, save_original_format=False)
+        model: Any = self.model
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
         try:
             super()._save(output_dir, state_dict)
         finally:
-            self.model.save_pretrained = save
+            del model.save_pretrained
 
 
 class _StrategySteps(TrainerCallback):
@@ -194,7 +198,8 @@ def make_trainer(
 def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
     """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
     trainer.add_callback(_Watch(log, stage, trainer.strategy))
-    last = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
+    folder = str(trainer.args.output_dir)
+    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
     if last:
         logger.info("resuming from %s", last)
     trainer.train(resume_from_checkpoint=last)

@@ -63,8 +63,8 @@ class Workspace:
 def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
     """The folder of this recipe's run, ready to write to.
 
-    RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something else,
-    or when the run to resume was made by another recipe.
+    RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something
+    else, or when the run to resume was made by another recipe.
     """
     folder = recipe.output or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{recipe.strategy.name}"
     workspace = Workspace(folder)
@@ -85,7 +85,10 @@ def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bo
     if overwrite:
         shutil.rmtree(folder)
     elif not resume:
-        raise RunError(f"{folder} already holds a run; go on with --resume, replace it with --overwrite, or choose another --output")
+        raise RunError(
+            f"{folder} already holds a run; go on with --resume, replace it with --overwrite, "
+            "or choose another --output"
+        )
     else:
         _same_recipe(workspace, recipe)
 

@@ -32,4 +32,5 @@ def compact(
     if json:
         render.print_json(report)
     else:
-        render.print_table(f"{model} compacted to {output}", ["figure", "value"], render.pairs(report))
+        figures = {name: value for name, value in report.items() if name != "units"}  # prune inspect lists them
+        render.print_table(f"{model} compacted to {output}", ["figure", "value"], render.pairs(figures))

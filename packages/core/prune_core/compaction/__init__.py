@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from prune_core.masks import MaskSet
 
 
-def compact(
-    model: PreTrainedModel, masks: MaskSet, compactor: str = "auto", *, inplace: bool = False
-) -> Compaction:
+def compact(model: PreTrainedModel, masks: MaskSet, compactor: str = "auto", *, inplace: bool = False) -> Compaction:
     """Remove physically what `masks` say. `compactor`: a name, or "auto" for the one that accepts these masks.
 
     The model is left as it was unless `inplace`. MaskError where the masks do not fit it.
@@ -35,7 +33,9 @@ def choose(masks: MaskSet, name: str, plugins: Plugins) -> Compactor:
         if not kinds <= chosen.accepts:
             raise MaskError(f"the compactor {name!r} does not accept {', '.join(sorted(kinds - chosen.accepts))} masks")
         return chosen()
-    known: dict[str, type[Compactor]] = {other: plugins.load("compactors", other) for other in plugins.names("compactors")}
+    known: dict[str, type[Compactor]] = {
+        other: plugins.load("compactors", other) for other in plugins.names("compactors")
+    }
     fitting = [other for other, candidate in known.items() if kinds <= candidate.accepts]
     if len(fitting) == 1:
         return known[fitting[0]]()

@@ -17,7 +17,9 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
     key rows averages its values and stays. A neuron goes when its down column is empty, or its up row: then it adds
     act(bias) times its down column.
     """
-    silent, constant, values = _attention(model, unit, masks) if isinstance(unit, Attention) else _ffn(model, unit, masks)
+    silent, constant, values = (
+        _attention(model, unit, masks) if isinstance(unit, Attention) else _ffn(model, unit, masks)
+    )
     output = linear(model, unit.output if isinstance(unit, Attention) else unit.down)
     folded = constant & ~silent & (values != 0).any(dim=1)
     if output.bias is None:
@@ -26,7 +28,8 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
         width = values.shape[1]
         columns = output.weight.detach().unflatten(1, (-1, width))[:, folded]
         with torch.no_grad():
-            output.bias += torch.einsum("onw,nw->o", columns.double(), values[folded].double()).to(output.bias.dtype)
+            added = torch.einsum("onw,nw->o", columns.double(), values[folded].double())
+            output.bias.add_(added.to(output.bias))
     return (~(silent | constant)).nonzero().flatten().tolist()
 
 
@@ -45,8 +48,8 @@ def _ffn(model: nn.Module, unit: FeedForward, masks: MaskSet) -> tuple[Tensor, T
     activation = reduce(getattr, unit.activation.split("."), model)
     up, up_bias = _alive_rows(model, unit.up, masks), _bias(model, unit.up)
     if unit.gate is None:
-        return silent, ~up, activation(up_bias)[:, None]  # type: ignore[operator]
-    gate, gate_value = _alive_rows(model, unit.gate, masks), activation(_bias(model, unit.gate))  # type: ignore[operator]
+        return silent, ~up, activation(up_bias)[:, None]
+    gate, gate_value = _alive_rows(model, unit.gate, masks), activation(_bias(model, unit.gate))
     constant = (~gate & ~up) | (~gate & (gate_value == 0)) | (~up & (up_bias == 0))
     return silent, constant, (gate_value * up_bias)[:, None]
 

@@ -16,7 +16,9 @@ class BiasOnly(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         shape = (*input.shape[:-1], self.out_features)
-        return torch.zeros(shape, dtype=input.dtype, device=input.device) if self.bias is None else self.bias.expand(shape)
+        return (
+            torch.zeros(shape, dtype=input.dtype, device=input.device) if self.bias is None else self.bias.expand(shape)
+        )
 
 
 class NoAttention(nn.Module):

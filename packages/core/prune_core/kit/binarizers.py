@@ -54,9 +54,9 @@ def magnitude(weight: Tensor, granularity: Granularity, density: float) -> Tenso
 
 def n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
     """In each group of `m` along the last dimension keep the `n` highest; among equal ones the first."""
-    groups = scores.unflatten(-1, (-1, m))
+    groups = scores.reshape(*scores.shape[:-1], -1, m)
     ranks = groups.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return (ranks < n).to(scores.dtype).flatten(-2)
+    return (ranks < n).to(scores.dtype).view(scores.shape)
 
 
 def hard_concrete(scores: Tensor, noise: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class MaskingConfig(StrategyConfig):
         (), description="Units to leave alone, as globs of `prune inspect` keys: layer.0.*, *.attention."
     )
     threshold: float = Field(0.1, description="Final threshold, with a penalty weight and a threshold binarizer.")
-    floor: float = Field(0.005, ge=0, lt=1, description="Share of scores that survives any threshold, with a penalty weight.")
+    floor: float = Field(
+        0.005, ge=0, lt=1, description="Share of scores that survives any threshold, with a penalty weight."
+    )
     schedule: Literal["cubic", "linear", "constant"] = Field("cubic", description="How density or threshold moves.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps before it starts to move.")
     cooldown: float = Field(0.4, ge=0, lt=1, description="Share of the steps after it has arrived.")

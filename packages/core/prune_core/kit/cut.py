@@ -23,7 +23,9 @@ SAMPLE = 1 << 18
 class Units(Protocol):
     """Physical units of one kind: the weights that each holds, and the threshold up to which each lives."""
 
-    cost: int
+    @property
+    def cost(self) -> int:
+        """Weights that one unit holds."""
 
     def life(self) -> Tensor:
         """Highest threshold that each unit survives; shape [units]."""

@@ -1,7 +1,5 @@
 """Which linears share which scores: the building blocks of a strategy's layout."""
 
-from collections.abc import Iterable
-
 from prune_core.granularity import Block, Element, Granularity, Head, Neuron
 from prune_core.kit.scores import GroupPlan, Part, Target
 from prune_core.structure import Attention, FeedForward, ModelStructure, Role, Unit
@@ -57,6 +55,6 @@ def neurons(unit: FeedForward) -> list[GroupPlan]:
     return [GroupPlan(f"{unit.key}.neurons", "ffn", (*rows, Target(unit.down, Neuron(1, "columns"), consumer=True)))]
 
 
-def elements(structure: ModelStructure, granularity: Granularity | None = None) -> Iterable[GroupPlan]:
+def elements(structure: ModelStructure, granularity: Granularity | None = None) -> list[GroupPlan]:
     """One score a weight of every prunable linear."""
     return [plan for unit in structure.units for plan in separate(unit, granularity or Element())]

@@ -4,8 +4,6 @@ The class of the layer is changed rather than the layer wrapped or parametrized:
 checkpoint of a model in training still loads as the plain model.
 """
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +15,6 @@ from prune_core.structure import linear
 class MaskedLinear(nn.Linear):
     """y = x (W * M)^T + b * m, where m is 0 for the rows of M that are empty. Made by `attach`."""
 
-    plain: ClassVar[type[nn.Linear]] = nn.Linear
     _group: ScoreGroup
     _target: Target
     _mask_bias: bool
@@ -25,7 +22,7 @@ class MaskedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         mask = self._target.orient(self._group.current()).to(self.weight.dtype)
         weight = self._target.granularity.apply(self.weight, mask)
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if bias is not None and self._mask_bias:
             bias = bias * self._target.granularity.rows(mask.detach(), tuple(self.weight.shape))
         return F.linear(input, weight, bias)
@@ -48,7 +45,7 @@ def detach(model: nn.Module, module: str) -> None:
     if isinstance(layer, MaskedLinear):
         for name in ("_group", "_target", "_mask_bias"):
             object.__delattr__(layer, name)
-        layer.__class__ = MaskedLinear.plain
+        layer.__class__ = nn.Linear  # type: ignore[assignment]
 
 
 def cuts_rows(target: Target) -> bool:

@@ -17,8 +17,8 @@ from prune_core.kit import binarizers, penalties
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Units, cut_threshold, sliced_units
 from prune_core.kit.masked import attach, cuts_rows, detach
-from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
 from prune_core.kit.schedules import Schedule
+from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure, linear

@@ -94,7 +94,7 @@ class ScoreGroup(nn.Module):
 
 
 def initial_scores(weights: Sequence[Tensor], targets: Sequence[Target], start: float) -> Tensor:
-    """`start` plus up to 0.001 by rank of mean |weight|: the ranks break ties, so that a first cut is not all or nothing.
+    """`start` plus up to 0.001 by rank of mean |weight|: ranks break ties, so that a first cut is not all or none.
 
     Shape: that of the group's scores, float32.
     """

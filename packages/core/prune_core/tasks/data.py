@@ -1,7 +1,8 @@
 """Tables of examples: read from files or the hub, their columns found by role, their faults named by file and row."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {"keep_default_na": False, "na_values": [""]}),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
+    # without a batch size, a file of no rows fails as one of no use
+    ".parquet": ("parquet", {"batch_size": 1000}),
 }
 STRINGS = ("string", "large_string", "string_view")
 """Types of columns that hold text."""
@@ -168,12 +170,27 @@ def _from_hub(section: TaskSection, name: str) -> Tables:
 
 def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Table:
     try:
-        rows = read()
+        with _one_message():
+            rows = read()
     except _FAILURES as error:
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{source}: it holds no rows") from error
         raise DataError(f"{source} cannot be read: {brief(_root(error))}") from error
     if not len(rows):
         raise DataError(f"{source}: it holds no rows")
     return Table(rows, source, folder)
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """datasets logs what it raises; the error says it already."""
+    talker = logging.getLogger("datasets")
+    level = talker.level
+    talker.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        talker.setLevel(level)
 
 
 def _root(error: Exception) -> Exception:

@@ -65,7 +65,7 @@ def _open(image: dict[str, Any], row: int) -> Pictures.Image:
 
 def _image_processor(model: str) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
+        return AutoImageProcessor.from_pretrained(model)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{model} holds no image processor that can be read: {brief(error)}") from error
 

@@ -9,15 +9,15 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.compactor import Compaction, Compactor
 from prune_core.errors import MaskError
 from prune_core.granularity import Element
+from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention, linear
-from prune_core.testing.loop import logits, structure_of
+from prune_core.testing.loop import batch, logits
 from prune_core.testing.sample_masks import KINDS, emptied_rows, random_masks, unit_masks
 from prune_core.testing.tiny import tiny_model
 
@@ -122,8 +122,8 @@ class CompactorContract(ABC):
     def test_compact_model_trains(self, family: str, kind: str) -> None:
         model = _model(family)
         smaller = self.compact(model, random_masks(model, kind)).model.train()
-        loss = logits_with_gradient(smaller).square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = smaller(**batch(smaller, 0)).loss
+        loss.backward()
         names = structure_of(smaller).linears()
         without = [name for name in names if linear(smaller, name).weight.grad is None]
         assert not without, f"no gradient reaches {without} of the compact model"
@@ -136,14 +136,6 @@ class CompactorContract(ABC):
         smaller.save_pretrained(tmp_path)
         again = type(model).from_pretrained(tmp_path, dtype=torch.float64)
         assert torch.equal(logits(smaller), logits(again)), "the reloaded model is not the compact one, bit by bit"
-
-
-def logits_with_gradient(model: PreTrainedModel) -> Tensor:
-    """What `model` answers to a fixed batch, ready for backward."""
-    from prune_core.testing.loop import batch
-
-    answer: Tensor = model(**batch(model, 0)).logits
-    return answer
 
 
 def _model(family: str) -> PreTrainedModel:

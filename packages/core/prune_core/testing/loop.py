@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedModel
 
-from prune_core.plugins import load_plugins
+from prune_core.loading import structure_of
 from prune_core.strategy import Context, Progress, Strategy
-from prune_core.structure import ModelStructure, discover
+from prune_core.structure import ModelStructure
 from prune_core.testing.tiny import tiny_inputs
 
 
@@ -47,7 +47,7 @@ class Loop:
         """Take so many steps, or all that are left; the model ends in evaluation mode."""
         self.model.train()
         for _ in range(self.total - self.done if steps is None else steps):
-            self.loss().backward()  # type: ignore[no-untyped-call]
+            self.loss().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.done += 1
@@ -73,11 +73,6 @@ class Loop:
         self.done = state["done"]
         self.strategy.step(Progress(self.done, self.total))
         return self
-
-
-def structure_of(model: nn.Module) -> ModelStructure:
-    """The prunable units of `model`, by the families of every installed plugin."""
-    return discover(model, load_plugins().architectures())
 
 
 def batch(model: PreTrainedModel, step: int) -> dict[str, Tensor]:

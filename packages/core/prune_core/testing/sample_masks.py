@@ -20,9 +20,9 @@ from prune_core.granularity import (
     RowsColumns,
 )
 from prune_core.kit.binarizers import n_of_m
+from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.structure import Attention, FeedForward, Unit, linear
-from prune_core.testing.loop import structure_of
 
 _ANYWHERE: dict[str, Granularity] = {
     "element": Element(),

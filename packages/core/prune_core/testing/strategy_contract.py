@@ -13,11 +13,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from prune_core.compaction import compact
 from prune_core.errors import StructureError
+from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.strategy import Context, Strategy
 from prune_core.structure import ModelStructure
-from prune_core.testing.loop import Loop, batch, logits, structure_of
+from prune_core.testing.loop import Loop, batch, logits
 from prune_core.testing.tiny import tiny_model
 
 ATOL = 2e-5
@@ -161,8 +163,6 @@ class StrategyContract(ABC):
     def test_lands_on_the_density(self, family: str) -> None:
         if self.density is None:
             pytest.skip("this strategy has no target density")
-        from prune_core.compaction import compact
-
         loop = self.loop(family, heads=8, layers=4).train()
         masks = loop.strategy.finish()
         reached = compact(loop.model, masks).density

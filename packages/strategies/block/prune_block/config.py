@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from prune_core.kit.config import MaskingConfig
 from pydantic import Field
+
+from prune_core.kit.config import MaskingConfig
 
 Size = Annotated[int, Field(ge=1)]
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from prune_block.config import BlockConfig
 from prune_core.granularity import Block
 from prune_core.kit.layouts import joint, separate
 from prune_core.kit.masking import MaskingStrategy
 from prune_core.kit.scores import GroupPlan
 from prune_core.structure import ModelStructure
-
-from prune_block.config import BlockConfig
 
 
 class BlockPruning(MaskingStrategy):

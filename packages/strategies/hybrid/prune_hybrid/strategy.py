@@ -8,7 +8,6 @@ from prune_core.kit.layouts import joint, neurons, separate
 from prune_core.kit.masking import MaskingStrategy
 from prune_core.kit.scores import GroupPlan
 from prune_core.structure import Attention, ModelStructure
-
 from prune_hybrid.config import HybridConfig
 
 

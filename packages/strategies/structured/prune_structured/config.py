@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from prune_core.kit.config import Binarizer, MaskingConfig
 from pydantic import Field
+
+from prune_core.kit.config import Binarizer, MaskingConfig
 
 
 class StructuredConfig(MaskingConfig):

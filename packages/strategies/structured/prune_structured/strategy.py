@@ -6,7 +6,6 @@ from prune_core.kit.layouts import head_slices, heads, neurons
 from prune_core.kit.masking import MaskingStrategy
 from prune_core.kit.scores import GroupPlan
 from prune_core.structure import Attention, ModelStructure
-
 from prune_structured.config import StructuredConfig
 
 

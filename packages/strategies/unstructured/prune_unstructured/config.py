@@ -2,8 +2,9 @@
 
 import re
 
-from prune_core.kit.config import Binarizer, MaskingConfig
 from pydantic import Field, model_validator
+
+from prune_core.kit.config import Binarizer, MaskingConfig
 
 
 class UnstructuredConfig(MaskingConfig):
@@ -22,7 +23,9 @@ class UnstructuredConfig(MaskingConfig):
         if n >= m:
             raise ValueError(f"pattern {self.pattern} removes nothing: n must be below m")
         if self.penalty_weight is not None or self.density not in (None, n / m):
-            raise ValueError(f"pattern {self.pattern} fixes the density at {n / m}: give no other, and no penalty_weight")
+            raise ValueError(
+                f"pattern {self.pattern} fixes the density at {n / m}: give no other, and no penalty_weight"
+            )
         if self.binarizer not in ("topk", "magnitude"):
             raise ValueError(f"pattern {self.pattern} goes with the binarizers topk and magnitude")
         return self

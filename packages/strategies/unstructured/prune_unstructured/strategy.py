@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from prune_core.granularity import NM, Element
 from prune_core.kit import binarizers
 from prune_core.kit.layouts import elements
 from prune_core.kit.masking import MaskingStrategy
 from prune_core.kit.scores import GroupPlan, ScoreGroup
 from prune_core.structure import ModelStructure
-from torch import Tensor
-
 from prune_unstructured.config import UnstructuredConfig
 
 

@@ -1,0 +1,186 @@
+"""prune run: which recipe comes of files, flags and settings, and what is printed of a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from prune_cli.app import app
+from prune_cli.overlay import FLAGS
+from prune_core.recipe import Recipe
+
+MANIFEST = {
+    "output": "runs/first",
+    "summary": [
+        {"figure": "accuracy", "dense": 0.9, "pruned": 0.89},
+        {"figure": "density", "dense": 1.0, "pruned": 0.3012345},
+        {"figure": "[bytes]", "dense": 90_000_000, "pruned": None},
+    ],
+    "density": {"asked": 0.3, "reached": 0.3012345},
+}
+
+
+@pytest.fixture
+def ran(stand_in: Callable, sample: Path) -> list[dict[str, Any]]:
+    """Records the recipes that `prune run` would run, and with what."""
+    calls: list[dict[str, Any]] = []
+
+    def run(recipe: Recipe, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+        calls.append({"recipe": recipe, "resume": resume, "overwrite": overwrite})
+        return MANIFEST
+
+    def check(recipe: Recipe) -> dict[str, Any]:
+        return {"steps": 1000, "data": {"train": 64}}
+
+    stand_in("prune_core.run", run=run, check=check)
+    return calls
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("strategy: {name: sample, density: 0.2, steps: 7}\ntraining: {epochs: 2, seed: 4}\nmodel: old\n")
+    return path
+
+
+def test_a_recipe_alone(prune: Callable, ran: list, file: Path) -> None:
+    assert prune("run", file).code == 0
+    assert ran[0]["recipe"] == Recipe.load(file)
+    assert not ran[0]["resume"]
+    assert not ran[0]["overwrite"]
+
+
+def test_settings_beat_flags_and_flags_beat_the_recipe(prune: Callable, ran: list, file: Path) -> None:
+    arguments = ["--epochs", "3", "--density", "0.4", "--model", "new", "--set", "training.epochs=5"]
+    prune("run", file, *arguments)
+    recipe = ran[0]["recipe"]
+    assert recipe.training.epochs == 5
+    assert recipe.training.seed == 4
+    assert recipe.model == "new"
+    assert recipe.strategy.fields() == {"density": 0.4, "steps": 7}
+
+
+def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n")
+    (tmp_path / "dev.csv").write_text("text,label\n")
+    given = {
+        "strategy": "sample",
+        "density": 0.3,
+        "model": "m",
+        "task": "text-classification",
+        "train_file": tmp_path / "train.csv",
+        "validation_file": tmp_path / "dev.csv",
+        "teacher": "self",
+        "epochs": 1.5,
+        "max_steps": 10,
+        "batch_size": 8,
+        "learning_rate": 1e-4,
+        "seed": 3,
+        "device": "cpu",
+        "compactor": "dense",
+        "output": tmp_path / "run",
+    }
+    assert given.keys() | {"dataset"} == FLAGS.keys()
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert prune("run", *flags, "--set", "strategy.steps=1").code == 0
+    recipe = ran[0]["recipe"]
+    for flag, value in given.items():
+        node: Any = recipe
+        for part in FLAGS[flag].split("."):
+            node = getattr(node, part)
+        assert node == value, flag
+
+
+def test_every_flag_of_the_table_is_a_flag_of_the_verb() -> None:
+    parameters = {p.name for p in typer.main.get_command(app).commands["run"].params}
+    assert FLAGS.keys() <= parameters
+
+
+def test_columns_and_datasets(prune: Callable, ran: list) -> None:
+    flags = ["--dataset", "nyu-mll/glue", "--column", "text=sentence", "--column", "label=a=b"]
+    prune("run", "--strategy", "sample", "--set", "strategy.steps=1", *flags, "--set", "task.dataset_config=sst2")
+    task = ran[0]["recipe"].task
+    assert (task.dataset, task.dataset_config) == ("nyu-mll/glue", "sst2")
+    assert task.columns == {"text": "sentence", "label": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("strategy.x=3", 3),
+        ("strategy.x=0.5", 0.5),
+        ("strategy.x=true", True),
+        ("strategy.x=words of it", "words of it"),
+        ("strategy.x=[layer.0.*, layer.1.ffn]", ["layer.0.*", "layer.1.ffn"]),
+        ("strategy.x=a=b", "a=b"),
+        ("strategy.x=", None),
+        ("strategy.x.y.z={a: 1}", {"y": {"z": {"a": 1}}}),
+    ],
+)
+def test_settings_are_yaml(setting: str, value: object) -> None:
+    from prune_cli.overlay import laid_over
+
+    tree, source = laid_over(None, {"settings": [setting]})
+    assert tree == {"strategy": {"x": value}}
+    assert source == "flags"
+
+
+def test_a_strategy_by_its_name_alone_can_be_overlaid(tmp_path: Path) -> None:
+    from prune_cli.overlay import laid_over
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text("strategy: block\ntraining:\n")
+    tree, source = laid_over(file, {"density": 0.3, "epochs": 2.0})
+    assert tree == {"strategy": {"name": "block", "density": 0.3}, "training": {"epochs": 2.0}}
+    assert source == f"{file} with flags"
+    assert laid_over(file, {})[1] == str(file)
+
+
+def test_resume_takes_the_recipe_of_the_run(prune: Callable, ran: list, file: Path) -> None:
+    prune("run", file.parent, "--resume")
+    prune("run", "--output", file.parent, "--resume")
+    prune("run", file, "--resume", "--output", "elsewhere")
+    assert [call["resume"] for call in ran] == [True] * 3
+    assert [call["recipe"].strategy.fields()["steps"] for call in ran] == [7] * 3
+    assert [call["recipe"].output for call in ran] == [file.parent, file.parent, Path("elsewhere")]
+
+
+def test_resume_of_a_run_that_is_not_there_is_the_cores_to_refuse(prune: Callable, ran: list, tmp_path: Path) -> None:
+    prune("run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", tmp_path / "new", "--resume")
+    assert ran[0]["recipe"].output == tmp_path / "new"
+
+
+def test_a_run_can_be_repeated_elsewhere(prune: Callable, ran: list, file: Path) -> None:
+    prune("run", file.parent, "--output", "again", "--overwrite")
+    assert ran[0]["recipe"].output == Path("again")
+    assert ran[0]["overwrite"]
+
+
+def test_the_summary_is_one_table(prune: Callable, ran: list, file: Path) -> None:
+    result = prune("run", file)
+    assert result.err == ""
+    for part in ("runs/first", "accuracy", "0.3012", "[bytes]", "90,000,000", "runs/first/model"):
+        assert part in result.out
+
+
+def test_the_manifest_as_json(prune: Callable, ran: list, file: Path) -> None:
+    assert json.loads(prune("run", file, "--json").out) == MANIFEST
+
+
+def test_a_dry_run_prints_a_recipe_that_can_be_run(prune: Callable, ran: list, file: Path, tmp_path: Path) -> None:
+    result = prune("run", file, "--dry-run", "--epochs", "9")
+    assert result.code == 0
+    assert not ran
+    assert "data.train" in result.out
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(result.out.partition("What prune run would do")[0])
+    assert Recipe.load(printed).training.epochs == 9
+
+
+def test_a_dry_run_as_json(prune: Callable, ran: list, file: Path) -> None:
+    found = json.loads(prune("run", file, "--dry-run", "--json").out)
+    assert found["plan"]["steps"] == 1000
+    assert Recipe.parse(found["recipe"]) == Recipe.load(file)

@@ -1,0 +1,174 @@
+"""What the other verbs hand to the core, and what they print of its answer."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Verification:
+    masked_vs_compact: float
+    compact_vs_reloaded: float
+    tolerance: float = 1e-4
+    samples: int = 64
+
+    @property
+    def passed(self) -> bool:
+        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0
+
+
+def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callable) -> None:
+    stand_in("prune_core.verify", verify_run=lambda run: Verification(2e-6, 0.0))
+    result = prune("verify", "runs/first")
+    assert result.code == 0
+    for part in ("runs/first: verified on 64 inputs", "masked = compact", "2e-06", "compact = reloaded"):
+        assert part in result.out
+    found = json.loads(prune("verify", "runs/first", "--json").out)
+    assert found["passed"] is True
+    assert found["masked_vs_compact"] == 2e-6
+
+
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, stand_in: Callable) -> None:
+    stand_in("prune_core.verify", verify_run=lambda run: Verification(0.3, 0.0))
+    result = prune("verify", "runs/first", *json_flag)
+    assert result.code == 10
+    assert len(result.errors) == 1
+    assert "0.3" in result.err
+    assert ("NOT" in result.out) if not json_flag else (json.loads(result.out)["passed"] is False)
+
+
+def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def compact_folder(*arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        return {"density": 0.3, "verification": {"samples": 4}}
+
+    stand_in("prune_core.run", compact_folder=compact_folder)
+    result = prune("compact", "model", "masks.safetensors", "--output", tmp_path / "small", "--compactor", "dense")
+    assert calls == [(Path("model"), Path("masks.safetensors"), tmp_path / "small", "dense")]
+    assert "verification.samples" in result.out
+    assert json.loads(prune("compact", "m", "k", "--output", "o", "--json").out)["density"] == 0.3
+
+
+def test_evaluate_hands_on_a_task(prune: Callable, stand_in: Callable, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def evaluate_folder(*arguments: Any) -> dict[str, float]:
+        calls.append(arguments)
+        return {"accuracy": 0.875}
+
+    stand_in("prune_core.run", evaluate_folder=evaluate_folder)
+    file = tmp_path / "dev.csv"
+    file.touch()
+    flags = ["--task", "text-classification", "--validation-file", file, "--column", "text=sentence", "--device", "cpu"]
+    result = prune("evaluate", "runs/first/model", *flags, "--batch-size", "16", "--set", "task.max_length=64")
+    assert "0.875" in result.out
+    model, task, batch_size, device = calls[0]
+    assert (model, batch_size, device) == ("runs/first/model", 16, "cpu")
+    assert (task.name, task.validation_file, task.columns) == ("text-classification", file, {"text": "sentence"})
+    assert task.max_length == 64
+    assert json.loads(prune("evaluate", "m", "--task", "text-classification", "--json").out) == {"accuracy": 0.875}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny BERT, dense and compact: head 0 of layer 0 is gone, all of layer 1's, and half of every FFN."""
+    import torch
+
+    from prune_core.compaction import compact
+    from prune_core.granularity import Head, Neuron
+    from prune_core.loading import structure_of
+    from prune_core.masks import Mask, MaskSet
+    from prune_core.saving import save_compact
+    from prune_core.testing.tiny import tiny_model
+
+    root = tmp_path_factory.mktemp("models")
+    model = tiny_model("bert")
+    model.save_pretrained(root / "dense")
+    structure, masks = structure_of(model), {}
+    for unit in structure.attention:
+        kept = torch.tensor([unit.key == "layer.0.attention"] * unit.heads)
+        kept[0] = False
+        for name, role in unit.linears().items():
+            axis = "columns" if role == "attention_output" else "rows"
+            masks[f"{name}.weight"] = Mask(Head(unit.head_size, axis), kept, (32, 32))
+    for unit in structure.ffn:
+        kept = torch.arange(unit.size) % 2 == 0
+        masks[f"{unit.up}.weight"] = Mask(Neuron(1, "rows"), kept, (unit.size, 32))
+        masks[f"{unit.down}.weight"] = Mask(Neuron(1, "columns"), kept, (32, unit.size))
+    MaskSet(masks).bake(model)
+    save_compact(compact(model, MaskSet(masks)), root / "compact")
+    return {"dense": root / "dense", "compact": root / "compact"}
+
+
+def _units(result: Any) -> dict[str, dict[str, Any]]:
+    return {unit["unit"]: unit for unit in json.loads(result.out)["units"]}
+
+
+def test_inspect_a_dense_model(prune: Callable, folders: dict[str, Path]) -> None:
+    result = prune("inspect", folders["dense"], "--json")
+    units = _units(result)
+    assert list(units) == ["layer.0.attention", "layer.0.ffn", "layer.1.attention", "layer.1.ffn"]
+    assert units["layer.0.attention"] == {
+        "unit": "layer.0.attention",
+        "kind": "heads",
+        "left": 4,
+        "of": 4,
+        "head_size": 8,
+        "weights": 4 * 32 * 32,
+        "share": 0.25,
+    }
+    assert (units["layer.1.ffn"]["left"], units["layer.1.ffn"]["weights"]) == (64, 2 * 32 * 64)
+    assert json.loads(result.out)["prunable_weights"] == 4 * 4 * 32 * 32
+
+
+def test_inspect_a_compact_model(prune: Callable, folders: dict[str, Path]) -> None:
+    units = _units(prune("inspect", folders["compact"], "--json"))
+    left = {key: (unit["left"], unit["of"], unit["weights"]) for key, unit in units.items()}
+    assert left == {
+        "layer.0.attention": (3, 4, 4 * 24 * 32),
+        "layer.0.ffn": (32, 64, 2 * 32 * 32),
+        "layer.1.attention": (0, 4, 0),
+        "layer.1.ffn": (32, 64, 2 * 32 * 32),
+    }
+    assert "layer.1.attention" in prune("inspect", folders["compact"]).out
+
+
+def test_inspect_what_is_no_model(prune: Callable, tmp_path: Path) -> None:
+    result = prune("inspect", tmp_path)
+    assert result.code == 7
+    assert len(result.errors) == 1
+    assert str(tmp_path) in result.err
+
+
+def test_bench_two_models(prune: Callable, folders: dict[str, Path]) -> None:
+    flags = ["--baseline", folders["dense"], "--batch-size", "2", "--length", "8", "--rounds", "3", "--device", "cpu"]
+    result = prune("bench", folders["compact"], *flags)
+    assert result.code == 0
+    for part in ("ms a batch (median)", "GFLOPs a batch", "MB on disk", "batch_size 2", "torch"):
+        assert part in result.out
+    found = json.loads(prune("bench", folders["compact"], *flags, "--json").out)
+    assert found["settings"]["length"] == 8
+    assert found["flop_ratio"] > 1
+
+
+def test_bench_refuses_a_length_the_model_does_not_take(prune: Callable, folders: dict[str, Path]) -> None:
+    result = prune("bench", folders["compact"], "--baseline", folders["dense"], "--length", "4000", "--device", "cpu")
+    assert result.code == 3
+    assert "4000 tokens" in result.err
+
+
+def test_bench_without_the_device_asked_for(prune: Callable, folders: dict[str, Path]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    result = prune("bench", folders["compact"], "--baseline", folders["dense"], "--device", "cuda")
+    assert result.code == 3
+    assert "--device cpu" in result.err

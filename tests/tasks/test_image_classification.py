@@ -1,0 +1,108 @@
+"""Image classification: stored images, file paths, channels and faults."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as Pictures
+
+from prune_core.errors import DataError, ModelError
+from prune_core.recipe import TaskSection
+from prune_core.tasks.image_classification import ImageClassification
+
+
+def picture(shade: int, mode: str = "L") -> Pictures.Image:
+    return Pictures.fromarray(np.full((8, 8), shade, np.uint8)).convert(mode)
+
+
+def stored(path: Path) -> Path:
+    features = Features({"image": Image(), "label": ClassLabel(names=["dark", "light"])})
+    rows = {"image": [picture(0), picture(255), picture(255, "RGBA")], "label": [0, 1, 1]}
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    return path
+
+
+def listed(folder: Path, names: list[str]) -> Path:
+    (folder / "pictures").mkdir()
+    for index, name in enumerate(names[:2]):
+        picture(255 * index).save(folder / "pictures" / name)
+    table = pd.DataFrame({"file": [f"pictures/{name}" for name in names], "kind": ["dark", "light", "light"]})
+    table.to_csv(folder / "list.csv", index=False)
+    return folder / "list.csv"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stored_images(tmp_path, image_model, channels):
+    file = stored(tmp_path / "train.parquet")
+    task = ImageClassification(TaskSection(train_file=file, validation_file=file), image_model(channels=channels))
+    batch = task.collate(list(task.train()))
+    assert batch["pixel_values"].shape == (3, channels, 8, 8)
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
+    assert batch["labels"].tolist() == [0, 1, 1]
+    model = task.load_model(task.source)
+    assert model(**batch).loss.isfinite()
+    assert task.has_trained_head(task.source)
+
+
+def test_another_number_of_labels_makes_a_new_head(tmp_path, image_model):
+    file = stored(tmp_path / "train.parquet")
+    task = ImageClassification(TaskSection(train_file=file, validation_file=file), image_model(labels=5))
+    assert not task.has_trained_head(task.source)
+    assert task.load_model(task.source).config.id2label == {0: "dark", 1: "light"}
+
+
+def test_paths_are_relative_to_their_file(tmp_path, image_model):
+    file = listed(tmp_path, ["a.png", "b.png", "b.png"])
+    section = TaskSection(train_file=file, validation_file=file, columns={"label": "kind"})
+    task = ImageClassification(section, image_model())
+    assert task.collate(list(task.validation()))["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
+
+
+def test_a_picture_that_is_missing_is_named_with_its_row(tmp_path, image_model):
+    file = listed(tmp_path, ["a.png", "b.png", "c.png"])
+    with pytest.raises(DataError, match=r"list.csv: no image at .*c.png, named in row 3 \(column 'file'\)"):
+        ImageClassification(TaskSection(train_file=file, columns={"label": "kind"}), image_model())
+
+
+def test_a_picture_that_is_broken_is_named(tmp_path, image_model):
+    file = listed(tmp_path, ["a.png", "b.png", "b.png"])
+    (tmp_path / "pictures/a.png").write_bytes(b"no picture")
+    section = TaskSection(train_file=file, validation_file=file, columns={"label": "kind"})
+    task = ImageClassification(section, image_model())
+    with pytest.raises(DataError, match=r"the image in row 1 \(.*a.png\) cannot be read"):
+        task.collate(list(task.train()))
+
+
+def test_columns_that_hold_no_images(tmp_path, image_model):
+    table = pd.DataFrame({"pixels": [1, 2], "label": [0, 1]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    model = image_model()
+    with pytest.raises(DataError, match=r"which column holds the images is unclear; found pixels, label"):
+        ImageClassification(TaskSection(train_file=tmp_path / "t.csv"), model)
+    with pytest.raises(DataError, match=r"column 'pixels' holds .*int64.*; images or file paths were expected"):
+        ImageClassification(TaskSection(train_file=tmp_path / "t.csv", columns={"image": "pixels"}), model)
+    with pytest.raises(DataError, match=r"no column 'pixel' for image; did you mean 'pixels'\?"):
+        ImageClassification(TaskSection(train_file=tmp_path / "t.csv", columns={"image": "pixel"}), model)
+
+
+def test_a_model_without_image_processor(tmp_path, text_model):
+    with pytest.raises(ModelError, match="holds no image processor"):
+        ImageClassification(TaskSection(train_file=stored(tmp_path / "t.parquet")), text_model())
+
+
+DATA = Path(os.environ.get("PRUNE_DATA", Path(__file__).parents[2] / "../shared/data"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not here (PRUNE_DATA)")
+def test_real_data(image_model):
+    section = TaskSection(
+        train_file=DATA / "cifar10-train.parquet",
+        validation_file=DATA / "cifar10-validation.parquet",
+        max_train_samples=9,
+    )
+    task = ImageClassification(section, image_model(labels=10))
+    assert len(task.train()) == 9
+    assert task.collate(list(task.validation().select(range(2))))["pixel_values"].shape == (2, 3, 32, 32)

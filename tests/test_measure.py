@@ -1,0 +1,144 @@
+"""Measurement: interleaving, statistics, FLOPs by hand, and the same settings for both sides."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
+
+from prune_core import measure
+from prune_core.errors import ModelError, RecipeError
+from prune_core.recipe import MeasureSection
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def bert(neurons: int = 64, kind: type = BertForSequenceClassification):
+    return kind(BertConfig(vocab_size=50, max_position_embeddings=32, intermediate_size=neurons, **SIZES))
+
+
+def vit():
+    return ViTForImageClassification(
+        ViTConfig(image_size=8, patch_size=2, num_channels=1, intermediate_size=32, **SIZES)
+    )
+
+
+SECTION = MeasureSection(batch_size=4, length=8, rounds=3)
+
+
+def test_calls_are_interleaved_in_alternating_order_after_a_warm_up():
+    order = []
+    seconds = measure.time_calls({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=4)
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4}
+    assert len(order) > 8
+    assert "".join(order).endswith("baabbaab")
+
+
+def test_a_call_that_takes_longer_is_measured_longer():
+    seconds = measure.time_calls({"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}, rounds=5)
+    ratio, low, high = measure.paired_ratio(seconds["long"], seconds["short"])
+    assert 3 < low <= ratio <= high < 12
+
+
+def test_the_ratio_is_paired():
+    slow_half = [1.0, 1.0, 1.0, 10.0, 10.0, 10.0]
+    assert measure.paired_ratio([2 * x for x in slow_half], slow_half) == (2.0, 2.0, 2.0)
+
+
+def test_timing_statistics():
+    timing = measure.Timing.of([0.1, 0.2, 0.3, 0.4, 0.5], batch_size=6)
+    assert (timing.median, timing.throughput) == pytest.approx((0.3, 20))
+    assert (timing.p10, timing.p90) == pytest.approx((0.14, 0.46))
+
+
+def test_flops_of_bert_by_hand():
+    model, batch, length, hidden, neurons = bert(), 4, 8, 16, 64
+    tokens = batch * length
+    layer = 2 * tokens * (4 * hidden * hidden + 2 * hidden * neurons) + 2 * 2 * batch * length * length * hidden
+    head = 2 * batch * (hidden * hidden + hidden * 2)
+    assert measure.count_flops(model, measure.dummy_inputs(model, batch, length)) == 2 * layer + head
+
+
+def test_flops_of_vit_by_hand():
+    model, batch, hidden, neurons = vit(), 3, 16, 32
+    patches = 16
+    tokens, embedding = patches + 1, 2 * batch * patches * 4 * hidden
+    layer = 2 * batch * tokens * (4 * hidden * hidden + 2 * hidden * neurons) + 4 * batch * tokens * tokens * hidden
+    head = 2 * batch * hidden * 2
+    assert measure.count_flops(model, measure.dummy_inputs(model, batch, 1)) == embedding + 2 * layer + head
+
+
+def test_comparison_of_two_models():
+    model, baseline = bert(neurons=8).train(), bert()
+    found = measure.compare(model, baseline, SECTION)
+    assert found.flop_ratio == found.baseline.flops / found.model.flops > 1
+    assert found.baseline.parameters - found.model.parameters == 2 * 56 * (16 + 16 + 1)
+    assert found.model.weight_bytes >= 4 * found.model.parameters
+    assert found.speedup_low <= found.speedup <= found.speedup_high
+    assert found.machine.threads == torch.get_num_threads()
+    assert model.training
+    assert json.loads(json.dumps(found.to_dict()))["settings"] == {**SECTION.model_dump(), "dtype": "float32"}
+
+
+def test_another_dtype_is_measured_on_copies():
+    model, baseline = bert(), bert()
+    found = measure.compare(model, baseline, SECTION, dtype="bfloat16")
+    assert found.model.weight_bytes < 4 * found.model.parameters
+    assert model.dtype == torch.float32
+
+
+def test_both_sides_get_the_same_batch():
+    one, other = (measure.dummy_inputs(bert(), 4, 8) for _ in range(2))
+    assert one.keys() == {"input_ids", "attention_mask"}
+    assert torch.equal(one["input_ids"], other["input_ids"])
+    assert one["input_ids"].shape == (4, 8)
+    assert one["input_ids"].max() < 50
+    assert one["attention_mask"].all()
+    assert measure.dummy_inputs(vit(), 4, 8)["pixel_values"].shape == (4, 1, 8, 8)
+
+
+def test_folders_are_loaded_as_the_class_that_saved_them(tmp_path: Path):
+    bert(8, BertForMaskedLM).save_pretrained(tmp_path / "small")
+    bert(64, BertForMaskedLM).save_pretrained(tmp_path / "large")
+    found = measure.compare_folders(str(tmp_path / "small"), str(tmp_path / "large"), SECTION)
+    assert found.model.name == str(tmp_path / "small")
+    assert found.model.file_bytes == (tmp_path / "small/model.safetensors").stat().st_size
+    head = 2 * 4 * 8 * (16 * 50 + 16 * 16)
+    assert found.model.flops > head
+    assert found.baseline.file_bytes > found.model.file_bytes
+
+
+def test_settings_that_do_not_fit():
+    with pytest.raises(RecipeError, match=r"measure.length: 33 tokens .* takes 32 at most"):
+        measure.compare(bert(), bert(), SECTION.model_copy(update={"length": 33}))
+    if not torch.cuda.is_available():
+        with pytest.raises(RecipeError, match="no CUDA device"):
+            measure.compare(bert(), bert(), SECTION, device="cuda")
+
+
+def test_models_that_cannot_be_measured(tmp_path: Path):
+    with pytest.raises(ModelError, match="nothing is there"):
+        measure.compare_folders(str(tmp_path / "none"), str(tmp_path / "none"), SECTION)
+    with pytest.raises(ModelError, match="holds no weights"):
+        measure.folder_size(tmp_path)
+    sizes = {"conv_dim": [8], "conv_stride": [4], "conv_kernel": [4], "num_feat_extract_layers": 1}
+    audio = Wav2Vec2Model(Wav2Vec2Config(intermediate_size=16, **sizes, **SIZES))
+    with pytest.raises(ModelError, match="takes input_values: no input for measuring it is known"):
+        measure.dummy_inputs(audio, 1, 8)
+
+
+@pytest.mark.gpu
+def test_comparison_on_cuda():
+    found = measure.compare(bert(8), bert(), SECTION, device="cuda", dtype="float16")
+    assert found.model.activation_bytes > 0
+    assert found.machine.device != "cpu"
