@@ -3,10 +3,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PACKAGES := packages/core $(sort $(wildcard packages/strategies/*)) packages/cli
 MODULES := $(wildcard packages/*/prune_*) $(wildcard packages/strategies/*/prune_*)
-CODE := packages tests benchmarks
+CODE := packages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format build bench clean
+.PHONY: help install demo test test-slow test-gpu lint format docs build bench clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lint: install  ## check format, style and types
 format: install  ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: install  ## write docs/recipes.md from the code
+	$(BIN)/python docs/generate.py
 
 build: install  ## build the six wheels into dist/
 	rm -rf dist

@@ -63,6 +63,18 @@ def test_a_plugin_of_another_version_is_reported_not_imported(prune: Callable, d
     assert "prune.v0" in failure["reason"]
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of ours is offered, so that --strict has only the test's own plugins to import."""
+    monkeypatch.setenv("PRUNE_DISABLE", "prune-core,prune-unstructured,prune-block,prune-hybrid,prune-structured")
+
+
+def test_strict_passes_for_everything_of_ours(prune: Callable) -> None:
+    result = prune("plugins", "--strict")
+    assert result.code == 0, result.err + result.out
+
+
+@pytest.mark.usefixtures("alone")
 def test_strict_fails_for_what_was_not_loaded(prune: Callable, distribution: Callable) -> None:
     distribution("prune-bad", {"bad": "bad_plugin"}, bad_plugin="raise OSError\n")
     result = prune("plugins", "--strict")
@@ -71,6 +83,7 @@ def test_strict_fails_for_what_was_not_loaded(prune: Callable, distribution: Cal
     assert "Not loaded" in result.out
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("target", "part"),
     [
@@ -92,6 +105,7 @@ def test_strict_imports_every_target(target: str, part: str, prune: Callable, di
     assert part in reasons["prune-lazy"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_strict_checks_configurations_too(prune: Callable, distribution: Callable) -> None:
     hook = "@hookimpl\ndef prune_strategies():\n    return [StrategySpec('odd', 'x', 'odd_parts:C', 'odd_parts:S')]\n"
     parts = "from prune_core.strategy import Strategy\nclass S(Strategy): ...\nclass C: ...\n"

@@ -15,11 +15,12 @@ PACKAGES = {path.parent.name: path for path in sorted(ROOT.glob("packages/**/py.
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement. `eager`: it runs when the module is imported."""
+    """One imported name. `eager`: when the module is imported; `typing`: for type checkers only."""
 
     name: str
     line: int
     eager: bool
+    typing: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Module:
 
     def imports(self) -> list[Import]:
         """Everything imported anywhere in it; `from a import b` counts as a.b, which may be a module or not."""
-        return list(_imports(self.tree, eager=True))
+        return list(_imports(self.tree))
 
 
 @lru_cache
@@ -53,20 +54,22 @@ def modules() -> tuple[Module, ...]:
     return tuple(found)
 
 
+@lru_cache
 def projects() -> dict[str, dict[str, Any]]:
     """Import name -> the [project] table of its distribution."""
     files = {name: path.parents[1] / "pyproject.toml" for name, path in PACKAGES.items()}
     return {name: tomllib.loads(path.read_text(encoding="utf-8"))["project"] for name, path in files.items()}
 
 
-def _imports(node: ast.AST, eager: bool) -> Iterator[Import]:
-    if isinstance(node, ast.Import):
-        yield from (Import(alias.name, node.lineno, eager) for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        yield from (Import(f"{node.module}.{alias.name}", node.lineno, eager) for alias in node.names)
+def _imports(node: ast.AST, lazy: bool = False, typing: bool = False) -> Iterator[Import]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            yield Import(f"{prefix}{alias.name}", node.lineno, not lazy and not typing, typing)
+    lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    typing = typing or _for_types_only(node)
     for child in ast.iter_child_nodes(node):
-        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_types_only(node)
-        yield from _imports(child, eager and not lazy)
+        yield from _imports(child, lazy, typing)
 
 
 def _for_types_only(node: ast.AST) -> bool:

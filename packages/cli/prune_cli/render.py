@@ -27,12 +27,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
 
     body = [list(row) for row in rows]
-    table = Table(title=escape(title), title_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float | None) for row in body)
         table.add_column(column, justify="right" if numeric else "left")
     for row in body:
         table.add_row(*(escape(text(value)) for value in row))
+    typer.secho(title, bold=True)
     _console().print(table)
 
 

@@ -25,6 +25,9 @@ def validated(data: Any, source: str = "recipe") -> Recipe:
     if recipe.compactor != "auto":
         plugins.get("compactors", recipe.compactor)
     check_task(recipe, plugins)
+    if (recipe.model is None) != (recipe.task.name is None):
+        missing = "model (--model)" if recipe.model is None else "task.name (--task)"
+        raise RecipeError(f"{source}: {missing} is missing; give both, or neither for the demonstration on digits")
     return recipe
 
 

@@ -32,10 +32,10 @@ class PruneConfig(QuantizationConfigMixin):
     """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}."""
 
     def __init__(
-        self, units: dict[str, Any], sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any
+        self, units: dict[str, Any] | None = None, sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any
     ) -> None:
         self.quant_method = METHOD  # type: ignore[assignment]  # an enum of theirs, a plain string once registered
-        self.units = units
+        self.units = units if units is not None else {}
         self.sparse = sparse
         self.version = version
         self.prune_core = extra.get("prune_core", __version__)
@@ -52,6 +52,11 @@ class PruneQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        from prune_core.storage import repack_only, unpack_state
+
+        if self.quantization_config.sparse:
+            repack_only(model, structure_of(model).linears())
+            model.register_load_state_dict_pre_hook(unpack_state)
         del model.hf_quantizer, model.quantization_method
         object.__setattr__(model, "is_quantized", False)
         for module in model.modules():
@@ -82,6 +87,9 @@ def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: M
 
     A model that was compact already keeps the indices of its own first dense self.
     """
+    from prune_core.storage import repack_only
+
+    repack_only(model, structure_of(model).linears() if sparse else ())
     before = getattr(model.config, "quantization_config", None)
     known = dict(before.units) if isinstance(before, PruneConfig) else {}
     for report in reports:
@@ -99,6 +107,9 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
             "install the prune-core that wrote it, or a later one"
         )
     structure = structure_of(model)
+    missing = [key for key in structure.keys() if not isinstance(config.units, dict) or key not in config.units]
+    if missing:
+        raise ModelError(f"config.json: quantization_config.units does not say what was kept of {', '.join(missing)}")
     for key, entry in config.units.items():
         try:
             unit = structure.unit(key)
@@ -110,8 +121,10 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
 def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
     total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
     try:
-        kept = list(range(entry["kept"])) if isinstance(entry["kept"], int) else [int(index) for index in entry["kept"]]
+        count = entry["kept"]
+        kept = list(range(count)) if isinstance(count, int) else [int(index) for index in count]
         fits = entry["of"] == total and kept == sorted(set(kept)) and all(0 <= index < total for index in kept)
+        fits = fits and (not isinstance(count, int) or len(kept) == count)
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:

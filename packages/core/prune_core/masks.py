@@ -77,19 +77,18 @@ class MaskSet(Mapping[str, Mask]):
         """Kinds of granularity of the weights' masks (a bias mask follows its weight's)."""
         return frozenset(mask.granularity.kind for mask in self.values() if len(mask.shape) > 1)
 
+    @torch.no_grad()
     def bake(self, model: nn.Module) -> None:
-        """Set to zero, in place, every parameter entry that is masked. MaskError where the model does not fit."""
+        """Set to zero, in place, every parameter entry that is masked. MaskError, before any, where one does not fit."""
         parameters = dict(model.named_parameters())
         for name, mask in self.items():
-            parameter = parameters.get(name)
-            if parameter is None:
+            if name not in parameters:
                 raise MaskError(f"masks name the parameter {name!r}, which the model does not have")
-            if tuple(parameter.shape) != mask.shape:
-                raise MaskError(
-                    f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {list(parameter.shape)}"
-                )
-            with torch.no_grad():
-                parameter.masked_fill_(~mask.expand().to(parameter.device), 0)
+            if tuple(parameters[name].shape) != mask.shape:
+                found = list(parameters[name].shape)
+                raise MaskError(f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {found}")
+        for name, mask in self.items():
+            parameters[name].masked_fill_(~mask.expand().to(parameters[name].device), 0)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: bits packed eight a byte, granularities and shapes in its header."""
@@ -137,5 +136,7 @@ def _unpack(bits: Tensor, granularity: str, shape: list[int]) -> Mask:
     parsed = parse_granularity(granularity)
     scores = parsed.score_shape(tuple(shape))
     count = int(np.prod(scores))
+    if bits.numel() != -(-count // 8):
+        raise ValueError(f"{count} scores need {-(-count // 8)} bytes, found {bits.numel()}")
     values = np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(scores)
     return Mask(parsed, torch.from_numpy(values), tuple(shape))

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from prune_core.compaction import choose
 from prune_core.compactor import Compaction
-from prune_core.configuring import strategy_config, validated
+from prune_core.configuring import strategy_config
 from prune_core.errors import DataError, RecipeError
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
@@ -23,6 +23,7 @@ from prune_core.masks import MaskSet
 from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import load_saved
+from prune_core.progress import ProgressBar
 from prune_core.recipe import Recipe, TaskSection
 from prune_core.report import Results, provenance
 from prune_core.saving import save_compact
@@ -65,7 +66,6 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     Raises the PruneError that tells what is wrong; what was done until then stays in the folder and can be resumed.
     """
     started = time.time()
-    _complete(recipe)
     workspace = open_workspace(recipe, resume=resume, overwrite=overwrite)
     if workspace.manifest.is_file():
         return workspace.read_manifest()
@@ -86,7 +86,6 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
 
 def check(recipe: Recipe) -> dict[str, Any]:
     """Check everything that a run needs, short of training; returns what it would do."""
-    _complete(recipe)
     if recipe.model is None:
         return {
             "model": "a small ViT, trained from scratch",
@@ -136,15 +135,9 @@ def compact_folder(model: Path, masks: Path, output: Path, compactor: str = "aut
 
 def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device: str = "auto") -> dict[str, float]:
     """Figures of a model, dense or compact, on a task's validation data."""
-    recipe = validated({"model": model, "task": task.model_dump(), "training": {"eval_batch_size": batch_size}})
+    recipe = Recipe.parse({"model": model, "task": task.model_dump(), "training": {"eval_batch_size": batch_size}})
     job = _job(recipe, Workspace(Path()), device)
     return _evaluate(job, job.task.load_model(model))
-
-
-def _complete(recipe: Recipe) -> None:
-    if (recipe.model is None) != (recipe.task.name is None):
-        missing = "model (--model)" if recipe.model is None else "task.name (--task)"
-        raise RecipeError(f"recipe: {missing} is missing; give both, or neither for the demonstration on digits")
 
 
 def _resolved(recipe: Recipe, workspace: Workspace) -> Recipe:
@@ -165,7 +158,6 @@ def _resolved(recipe: Recipe, workspace: Workspace) -> Recipe:
 
 def _job(recipe: Recipe, workspace: Workspace, device: str | None = None) -> Job:
     plugins = load_plugins(recipe.plugins.disabled)
-    strategy_config(recipe, plugins)
     assert recipe.task.name is not None
     assert recipe.model is not None
     task: Task = plugins.load("tasks", recipe.task.name)(recipe.task, recipe.model)
@@ -294,7 +286,7 @@ def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
     """Figures of `model` on the task's validation data."""
     features = job.task.validation()
     args = arguments(job.recipe.training, job.workspace.checkpoints / "evaluate", job.device, text=False)
-    found = make_trainer(model, job.task, args).predict(features).metrics or {}
+    found = make_trainer(model, job.task, args, callbacks=[ProgressBar("evaluate")]).predict(features).metrics or {}
     return {name.removeprefix("test_"): value for name, value in found.items() if _is_figure(name)}
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.errors import TrainingError
 from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
+from prune_core.progress import ProgressBar
 from prune_core.strategy import Progress, Strategy
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class PruningTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
         self.strategy = strategy
         self.distillation = distillation
         self.teacher = teacher
@@ -146,8 +148,8 @@ class _Watch(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         line: dict[str, Any] = {"stage": self.stage, "step": state.global_step, **(logs or {})}
-        if self.strategy is not None and "loss" in line:
-            line["mask_density"] = round(self.strategy.masks().density(), 4)
+        if self.strategy is not None and logs is not None and "loss" in logs:
+            line["mask_density"] = logs["mask_density"] = round(self.strategy.masks().density(), 4)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if not math.isfinite(float(line.get("loss", 0.0))):
@@ -181,6 +183,7 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
         train_sampling_strategy="group_by_length" if text else "random",
         remove_unused_columns=False,
         report_to=[],
+        disable_tqdm=True,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
     )
@@ -189,7 +192,7 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
 def make_trainer(
     model: PreTrainedModel, task: Task, args: TrainingArguments, train: Dataset | None = None, **parts: Any
 ) -> PruningTrainer:
-    """A trainer of `model` on `task`; `parts` are strategy, teacher, distillation and callbacks."""
+    """A trainer of `model` on `task`; `parts` are strategy, teacher, distillation and callbacks, where there are any."""
     return PruningTrainer(
         model=model, args=args, train_dataset=train, data_collator=task.collate, compute_metrics=task.metrics, **parts
     )
@@ -198,6 +201,7 @@ def make_trainer(
 def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
     """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
     trainer.add_callback(_Watch(log, stage, trainer.strategy))
+    trainer.add_callback(ProgressBar(stage))
     folder = str(trainer.args.output_dir)
     last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
     if last:

@@ -60,13 +60,18 @@ class Workspace:
         write_text(self.manifest, json.dumps(manifest, indent=2, default=str) + "\n")
 
 
+def default_output(recipe: Recipe) -> Path:
+    """Where a run goes that names no folder."""
+    return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{recipe.strategy.name}"
+
+
 def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
     """The folder of this recipe's run, ready to write to.
 
     RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something
     else, or when the run to resume was made by another recipe.
     """
-    folder = recipe.output or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{recipe.strategy.name}"
+    folder = recipe.output or default_output(recipe)
     workspace = Workspace(folder)
     if folder.is_file():
         raise RunError(f"{folder} is a file; choose another --output")

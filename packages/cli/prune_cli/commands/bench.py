@@ -48,8 +48,9 @@ def _table(found: "Comparison") -> None:
     from prune_cli import render
 
     dense, pruned = _figures(found.baseline), _figures(found.model)
-    ratios = {"ms a batch (median)": found.speedup, "GFLOPs a batch": found.flop_ratio}
-    rows = [(name, dense[name], pruned[name], ratios.get(name, _ratio(dense[name], pruned[name]))) for name in dense]
+    ratios = {name: _ratio(dense[name], pruned[name]) for name in dense} | {"ms a batch (median)": found.speedup}
+    known = [name for name in dense if dense[name] is not None or pruned[name] is not None]
+    rows = [(name, dense[name], pruned[name], ratios[name]) for name in known]
     machine, settings = found.machine, ", ".join(f"{name} {value}" for name, value in found.settings.items())
     title = f"{found.model.name} is {found.speedup:.2f}x as fast ({found.speedup_low:.2f} to {found.speedup_high:.2f})"
     render.print_table(title, ["figure", found.baseline.name, found.model.name, "times less"], rows)

@@ -153,21 +153,23 @@ def _plan(recipe: "Recipe", json: bool) -> None:
     if json:
         render.print_json({"recipe": recipe.model_dump(mode="json"), "plan": plan})
         return
-    typer.echo(recipe.dump())
-    render.print_table("What prune run would do", ["what", "value"], render.pairs(plan))
+    typer.echo(recipe.dump() + "\n# What prune run would do with this recipe:")
+    for name, value in render.pairs(plan):
+        typer.echo(f"#   {name}: {render.text(value)}")
 
 
 def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
     from prune_cli.exit_codes import INTERRUPTED
+    from prune_core.workspace import default_output
 
     render.log_to_stderr()
+    folder = recipe.output or default_output(recipe)
     try:
         from prune_core.run import run as run_recipe
 
-        manifest = run_recipe(recipe, resume=resume, overwrite=overwrite)
+        manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
-        folder = recipe.output or "RUN"
         typer.echo(f"prune: interrupted; go on from the last checkpoint: prune run {folder} --resume", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
     if json:

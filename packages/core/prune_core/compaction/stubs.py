@@ -16,9 +16,8 @@ class BiasOnly(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         shape = (*input.shape[:-1], self.out_features)
-        return (
-            torch.zeros(shape, dtype=input.dtype, device=input.device) if self.bias is None else self.bias.expand(shape)
-        )
+        zeros = torch.zeros(shape, dtype=input.dtype, device=input.device)
+        return zeros if self.bias is None else zeros + self.bias
 
 
 class NoAttention(nn.Module):

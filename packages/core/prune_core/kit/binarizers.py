@@ -19,13 +19,13 @@ LOW, HIGH = -0.1, 1.1
 def topk(scores: Tensor, density: float) -> Tensor:
     """Keep exactly round(density * n) of the n scores, the highest; among equal ones the first."""
     count = round(density * scores.numel())
+    if not 0 < count < scores.numel():
+        return torch.full_like(scores, float(count > 0))
     flat = scores.flatten()
-    mask = torch.zeros_like(flat)
-    if count == flat.numel():
-        return mask.fill_(1).view_as(scores)
-    if count:
-        mask[flat.topk(count, sorted=False).indices] = 1
-    return mask.view_as(scores)
+    lowest = flat.kthvalue(flat.numel() - count + 1).values
+    above, equal = flat > lowest, flat == lowest
+    kept = above | (equal & (equal.cumsum(0) <= count - above.sum()))
+    return kept.view_as(scores).to(scores.dtype)
 
 
 def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
@@ -36,15 +36,12 @@ def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
 
 def threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:
     """Keep scores > `cut`; at least the highest `floor` share (int(floor * n) + 1 of them) survives when floor > 0."""
-    mask = scores > cut
-    if floor > 0:
-        mask |= topk(scores, min((int(floor * scores.numel()) + 1) / scores.numel(), 1.0)) > 0
-    return mask.to(scores.dtype)
+    return _survivors(scores, scores > cut, floor)
 
 
 def sigmoid_threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:
     """`threshold` on sigmoid(scores)."""
-    return threshold(torch.sigmoid(scores), cut, floor)
+    return _survivors(scores, torch.sigmoid(scores) > cut, floor)
 
 
 def magnitude(weight: Tensor, granularity: Granularity, density: float) -> Tensor:
@@ -76,8 +73,14 @@ def open_probability(scores: Tensor) -> Tensor:
 
 def concrete_noise(shape: torch.Size, seed: int, step: int) -> Tensor:
     """log u - log(1 - u) from a generator seeded by (seed, step): the same on all ranks and after a resume."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)  # far apart for near seeds
     return torch.logit(torch.rand(shape, generator=generator).clamp_(1e-6, 1 - 1e-6))
+
+
+def _survivors(scores: Tensor, mask: Tensor, floor: float) -> Tensor:
+    if floor > 0:
+        mask = mask | (topk(scores, min((int(floor * scores.numel()) + 1) / scores.numel(), 1.0)) > 0)
+    return mask.to(scores.dtype)
 
 
 def _stretch(gate: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def separate(unit: Unit, granularity: Granularity) -> list[GroupPlan]:
 
 
 def joint(unit: Attention, block: Block) -> list[GroupPlan]:
-    """One block mask shared by query, key, value and, transposed, the output (needs as many key heads as query heads)."""
+    """One block mask shared by query, key, value and, transposed, the output (not with grouped queries)."""
     turned = Block(block.width, block.height)
     inputs = tuple(Target(name, block) for name in (unit.query, unit.key_, unit.value))
     output = Target(unit.output, turned, transposed=True, consumer=True)

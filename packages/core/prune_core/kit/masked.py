@@ -29,7 +29,7 @@ class MaskedLinear(nn.Linear):
 
 
 def attach(model: nn.Module, group: ScoreGroup, target: Target, *, mask_bias: bool) -> None:
-    """Make the target's linear masked by `group`. The reference to the group is no submodule: the model owns it once."""
+    """Make the target's linear masked by `group`. The model owns the group once, elsewhere."""
     layer = linear(model, target.module)
     if type(layer) is not nn.Linear:
         raise StructureError(f"{target.module} is a {type(layer).__name__}, only a plain Linear can be masked")
@@ -49,5 +49,5 @@ def detach(model: nn.Module, module: str) -> None:
 
 
 def cuts_rows(target: Target) -> bool:
-    """Whether the target's granularity can empty a row by itself; one of whole columns only empties all rows at once."""
+    """Whether the granularity can empty one row by itself; one of whole columns empties all rows at once."""
     return getattr(target.granularity, "axis", "rows") == "rows"

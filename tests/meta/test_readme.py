@@ -1,0 +1,118 @@
+"""What the README says can be typed, can be typed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from tests.meta.tree import ROOT
+from torch import nn
+from transformers import PreTrainedModel
+
+from prune_cli.app import app
+from prune_core import compact, save_compact
+from prune_core.testing.sample_masks import unit_masks
+from prune_core.testing.tiny import tiny_inputs, tiny_model
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def block_with(part: str) -> str:
+    (found,) = [block for block in blocks("python") if part in block]
+    return found
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every line of a bash block that calls prune, as its words."""
+    lines = [line for block in blocks("bash", text) for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [found[1:] for found in words if found[:1] == ["prune"]]
+
+
+def narrowed(model: PreTrainedModel) -> PreTrainedModel:
+    return compact(model, unit_masks(model, lambda unit: (0, 2))).model
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)", text, flags=re.MULTILINE))
+    assert named <= targets
+
+
+def test_the_first_screen_names_the_two_commands() -> None:
+    first = "\n".join(README.splitlines()[:20])
+    assert "make demo" in first
+    assert "make test" in first
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).exists(), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_verbs_and_flags_exist(document: str) -> None:
+    verbs: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for verb, *arguments in commands((ROOT / document).read_text(encoding="utf-8")):
+        known = {name for option in verbs[verb].params for name in option.opts}
+        used = {argument for argument in arguments if argument.startswith("--")}
+        assert used <= known, f"prune {verb} has no {used - known}"
+
+
+def test_the_training_loop_runs_as_written(tmp_path: Path) -> None:
+    model = tiny_model("bert", hidden_size=64, heads=2)
+    before = tuple(parameter.numel() for parameter in model.parameters())
+    names: dict[str, Any] = {"model": model, "batches": [tiny_inputs(model, seed=seed) for seed in range(12)]}
+    exec(block_with("pruning.step()"), names)
+    assert names["masks"].density() < 1
+    smaller = names["smaller"]
+    assert sum(parameter.numel() for parameter in smaller.parameters()) < sum(before)
+    assert not any(type(module) is not nn.Linear and isinstance(module, nn.Linear) for module in model.modules())
+
+
+def test_a_model_loads_as_written(tmp_path: Path) -> None:
+    """In a process of its own, from the folder that the README names."""
+    smaller = narrowed(tiny_model("vit"))
+    smaller.save_pretrained(tmp_path / "runs" / "demo" / "model")
+    check = "\nprint(sum(parameter.numel() for parameter in model.parameters()))"
+    code = block_with("from_pretrained") + check
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == sum(parameter.numel() for parameter in smaller.parameters())
+
+
+def test_a_folder_is_written_as_said(tmp_path: Path) -> None:
+    assert 'save_compact(compact(model, masks), "my-model", tokenizer)' in README
+    model = tiny_model("bert")
+    save_compact(compact(model, unit_masks(model, lambda unit: (0, 2))), tmp_path / "my-model")
+    again = type(model).from_pretrained(tmp_path / "my-model")
+    assert sum(parameter.numel() for parameter in again.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+def test_recipes_page_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "docs/recipes.md is not what the code says: make docs"
+
+
+def test_every_recipe_is_valid() -> None:
+    from prune_core.recipe import Recipe
+
+    for path in (ROOT / "recipes").rglob("*.yaml"):
+        Recipe.load(path)
+    for block in blocks("yaml", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")):
+        import yaml
+
+        Recipe.parse(yaml.safe_load(block))

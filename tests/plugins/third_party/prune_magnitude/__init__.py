@@ -1,0 +1,1 @@
+"""A strategy that is not ours: the plugin of docs/plugins.md."""
