@@ -55,7 +55,9 @@ def model(request):
 
 
 @pytest.mark.parametrize(
-    "kept", [DIFFERENT, NO_ATTENTION, NO_FFN, NO_ATTENTION | NO_FFN], ids=["different", "no_attention", "no_ffn", "none"]
+    "kept",
+    [DIFFERENT, NO_ATTENTION, NO_FFN, NO_ATTENTION | NO_FFN],
+    ids=["different", "no_attention", "no_ffn", "none"],
 )
 def test_compact_is_masked(model, kept):
     masks = keeping(model, kept)

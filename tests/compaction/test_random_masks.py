@@ -43,7 +43,7 @@ PLAN = st.lists(
     max_size=12,
 )
 FAMILY = st.sampled_from(("bert", "distilbert", "vit", "deit", "roberta", "electra"))
-QUIET = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUIET = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def masks_of(model, plan, seed, *, sparse):
@@ -88,7 +88,7 @@ def test_compact_is_masked(family, plan, seed, sparse):
     assert 0 <= compaction.density <= 1
 
 
-@settings(QUIET, max_examples=25)
+@settings(QUIET, max_examples=10)
 @given(family=FAMILY, plan=PLAN, seed=st.integers(0, 10_000), sparse=st.booleans())
 def test_reloaded_is_compact(family, plan, seed, sparse):
     from prune_core.saving import save_compact
@@ -102,7 +102,7 @@ def test_reloaded_is_compact(family, plan, seed, sparse):
     assert again.state_dict().keys() == compaction.model.state_dict().keys()
 
 
-@settings(QUIET, max_examples=30)
+@settings(QUIET, max_examples=12)
 @given(family=FAMILY, plan=PLAN, seed=st.integers(0, 10_000))
 def test_what_remains_under_sparse_masks_is_counted_weight_by_weight(family, plan, seed):
     model, masks, masked = case(family, plan, seed, True)

@@ -45,7 +45,9 @@ def test_a_parameter_of_another_shape_is_named():
     masks = MaskSet(
         {name: mask for name, mask in random_masks(other, "element").items() if "intermediate.dense.weight" in name}
     )
-    with pytest.raises(MaskError, match=r"bert\.encoder\.layer\.0\.intermediate\.dense\.weight.*\[32, 32\].*\[64, 32\]"):
+    with pytest.raises(
+        MaskError, match=r"bert\.encoder\.layer\.0\.intermediate\.dense\.weight.*\[32, 32\].*\[64, 32\]"
+    ):
         compact(tiny_model("bert"), masks)
 
 

@@ -3,11 +3,8 @@
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.compactor import Compactor
 from prune_core.testing.contract import CompactorContract
-from prune_core.testing.tiny import FAMILIES
 
 
 class TestDense(CompactorContract):
-    families = FAMILIES
-
     def compactor(self) -> Compactor:
         return DenseCompactor()

@@ -43,7 +43,7 @@ def mask_sets(draw):
 
 
 def same(one: MaskSet, other: MaskSet) -> None:
-    assert list(one) == list(other) or set(one) == set(other)
+    assert list(one) == list(other)
     assert one.sparse is other.sparse
     for name in one:
         assert one[name].granularity == other[name].granularity
@@ -86,21 +86,20 @@ def test_no_mask_keeps_everything():
     assert MaskSet({}).density() == 1.0
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (6,), (3, 3), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(6,), (3, 3), (3, 2), (1, 2, 3), (4, 6)])
 def test_values_of_another_shape(shape):
     with pytest.raises(MaskError, match=r"a block:2x2 mask of a parameter of shape \[4, 6\] has shape \[2, 3\]"):
-        assert Mask(Block(2, 2), torch.ones(shape, dtype=torch.bool), (4, 6)).values.shape != (2, 3)
-        pytest.skip("the shape that fits") if shape == (2, 3) else None
+        Mask(Block(2, 2), torch.ones(shape, dtype=torch.bool), (4, 6))
 
 
 def test_bake_zeroes_what_is_masked_and_nothing_else():
     layer = nn.Linear(4, 2)
-    before = layer.weight.detach().clone()
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     values = torch.tensor([[True, False]])
-    MaskSet({"weight": Mask(Block(2, 2), values, (2, 4)), "bias": bias_mask(Row(), torch.tensor([True, False]), (2, 4))})
-    found = MaskSet({"weight": Mask(Block(2, 2), values, (2, 4))})
-    found.bake(layer)
-    assert torch.equal(layer.weight, before * torch.tensor([1.0, 1, 0, 0]))
+    biases = bias_mask(Row(), torch.tensor([True, False]), (2, 4))
+    MaskSet({"weight": Mask(Block(2, 2), values, (2, 4)), "bias": biases}).bake(layer)
+    assert torch.equal(layer.weight, weight * torch.tensor([1.0, 1, 0, 0]))
+    assert torch.equal(layer.bias, bias * torch.tensor([1.0, 0]))
 
 
 def test_bake_zeroes_even_what_is_no_number():

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 from prune_core.errors import ModelError
 from prune_core.pretrained import load_saved
-from prune_core.storage import MASK, VALUES
+from prune_core.storage import MASK, WEIGHT
 
 
 def edit(folder, change):
@@ -111,11 +111,11 @@ def shorten_mask(state):
 
 
 def shorten_values(state):
-    state[f"{NAME}{VALUES}"] = state[f"{NAME}{VALUES}"][:-1].clone()
+    state[f"{NAME}{WEIGHT}"] = state[f"{NAME}{WEIGHT}"][:-1].clone()
 
 
 def lengthen_values(state):
-    state[f"{NAME}{VALUES}"] = torch.cat([state[f"{NAME}{VALUES}"], torch.ones(1)])
+    state[f"{NAME}{WEIGHT}"] = torch.cat([state[f"{NAME}{WEIGHT}"], torch.ones(1)])
 
 
 def wrong_kind(state):
@@ -127,7 +127,7 @@ def lose_mask(state):
 
 
 def lose_values(state):
-    del state[f"{NAME}{VALUES}"]
+    del state[f"{NAME}{WEIGHT}"]
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ LABELS = {"good": "positive", "great": "positive", "bad": "negative", "awful": "
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the README takes for granted: ./my-bert, train.csv and validation.csv."""
     folder = tmp_path_factory.mktemp("readme")
-    names = dict(enumerate(sorted(set(LABELS.values()))))
-    model = tiny_model(
-        "bert", heads=2, hidden_size=64, id2label=names, label2id={name: index for index, name in names.items()}
-    )
+    labels = dict(enumerate(sorted(set(LABELS.values()))))
+    sizes = {"hidden_size": 64, "max_position_embeddings": 128, "num_labels": len(labels)}
+    model = tiny_model("bert", heads=2, **sizes)
+    model.config.id2label = labels
+    model.config.label2id = {label: index for index, label in labels.items()}
     model.save_pretrained(folder / "my-bert")
     _tokenizer().save_pretrained(folder / "my-bert")
     for name, count in (("train", 96), ("validation", 32)):
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1200)
 def test_commands_run_in_order(folder: Path) -> None:
     for words in commands(README):
         done = _prune(folder, *words)

@@ -12,30 +12,33 @@ import wrapt
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from prune_core.compaction import compact
-    from prune_core.compactor import Compaction, Compactor
-    from prune_core.errors import PruneError
-    from prune_core.masks import Mask, MaskSet
-    from prune_core.pruning import Pruning
-    from prune_core.saving import save_compact
-    from prune_core.strategy import Context, Progress, Strategy, StrategyConfig
+    from prune_core.compaction import compact as compact
+    from prune_core.compactor import Compaction as Compaction
+    from prune_core.compactor import Compactor as Compactor
+    from prune_core.errors import PruneError as PruneError
+    from prune_core.masks import Mask as Mask
+    from prune_core.masks import MaskSet as MaskSet
+    from prune_core.pruning import Pruning as Pruning
+    from prune_core.saving import save_compact as save_compact
+    from prune_core.strategy import Context as Context
+    from prune_core.strategy import Progress as Progress
+    from prune_core.strategy import Strategy as Strategy
+    from prune_core.strategy import StrategyConfig as StrategyConfig
 
 _HOMES = {
+    "compact": "compaction",
     "Compaction": "compactor",
     "Compactor": "compactor",
-    "compact": "compaction",
     "PruneError": "errors",
     "Mask": "masks",
     "MaskSet": "masks",
+    "Pruning": "pruning",
     "save_compact": "saving",
     "Context": "strategy",
     "Progress": "strategy",
     "Strategy": "strategy",
     "StrategyConfig": "strategy",
-    "Pruning": "pruning",
 }
-
-__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

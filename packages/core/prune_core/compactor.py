@@ -40,7 +40,7 @@ class Compactor(ABC):
     """Turns a masked model into a smaller one that computes the same function."""
 
     accepts: ClassVar[frozenset[str]]
-    """Kinds of granularity it can handle: "element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"."""
+    """Kinds of granularity that it handles: element, block, row, column, rows_columns, head, neuron, n:m."""
 
     @abstractmethod
     def compact(

@@ -80,6 +80,10 @@ class _Blocks(Granularity):
         rows, columns = self.grid(tuple(weight.shape))
         return (self._split(weight) * mask.reshape(rows, 1, columns, 1)).view(weight.shape)
 
+    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
+        (rows, columns), (r, c) = self.grid(weight), self.block(weight)
+        return mask.reshape(rows, 1, columns, 1).expand(rows, r, columns, c).reshape(weight)
+
     def reduce(self, values: Tensor) -> Tensor:
         return self._split(values).mean(dim=(1, 3)).view(self.score_shape(tuple(values.shape)))
 
@@ -167,6 +171,9 @@ class _Elementwise(Granularity):
     def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
         return weight * mask
 
+    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
+        return mask
+
     def reduce(self, values: Tensor) -> Tensor:
         return values
 
@@ -233,6 +240,7 @@ class RowsColumns(Granularity):
 
 
 _SLICED: dict[str, type[_Sliced]] = {kind.kind: kind for kind in (Head, Neuron, Row, Column)}
+_SIZE = r"([1-9]\d*)"
 
 
 def parse_granularity(text: str) -> Granularity:
@@ -241,11 +249,11 @@ def parse_granularity(text: str) -> Granularity:
         return Element()
     if text == "rows_columns":
         return RowsColumns()
-    if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
+    if match := re.fullmatch(rf"block:{_SIZE}x{_SIZE}", text):
         return Block(int(match[1]), int(match[2]))
-    if match := re.fullmatch(r"(head|neuron|row|column):(rows|columns):(\d+)", text):
+    if match := re.fullmatch(rf"(head|neuron|row|column):(rows|columns):{_SIZE}", text):
         return _SLICED[match[1]](int(match[3]), "rows" if match[2] == "rows" else "columns")
-    if match := re.fullmatch(r"(\d+):(\d+)", text):
+    if (match := re.fullmatch(rf"{_SIZE}:{_SIZE}", text)) and int(match[1]) <= int(match[2]):
         return NM(int(match[1]), int(match[2]))
     known = "element, block:RxC, rows_columns, N:M, and head, neuron, row or column with :AXIS:SIZE"
     raise MaskError(f"unknown granularity {text!r}; known: {known}")

@@ -52,10 +52,9 @@ class PruneQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        from prune_core.storage import repack_only, unpack_state
+        from prune_core.storage import unpack_state
 
         if self.quantization_config.sparse:
-            repack_only(model, structure_of(model).linears())
             model.register_load_state_dict_pre_hook(unpack_state)
         del model.hf_quantizer, model.quantization_method
         object.__setattr__(model, "is_quantized", False)
@@ -64,10 +63,13 @@ class PruneQuantizer(HfQuantizer):
                 module.config.__dict__.pop("_is_quantized", None)
         return model
 
-    def get_weight_conversions(self) -> list[WeightConverter]:
-        from prune_core.storage import Unpack
+    def update_weight_conversions(
+        self, weight_conversions: list[WeightConverter], model: PreTrainedModel
+    ) -> list[WeightConverter]:
+        from prune_core.storage import converters
 
-        return [Unpack.converter()] if self.quantization_config.sparse else []
+        layers = structure_of(model).linears() if self.quantization_config.sparse else ()
+        return [*weight_conversions, *converters(model, layers)]
 
     def is_serializable(self) -> bool:
         return True

@@ -1,9 +1,11 @@
 """MaskSet: what was decided, parameter by parameter. A Strategy produces one, a Compactor consumes one."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prune_core.errors import MaskError
+from prune_core.errors import MaskError, StructureError
 from prune_core.files import replacing
 from prune_core.granularity import Element, Granularity, Shape, parse_granularity
 
@@ -36,7 +38,7 @@ class Mask:
 
     def expand(self) -> Tensor:
         """The mask of every weight: bool, of the parameter's shape."""
-        return self.granularity.expand(self.values.to(torch.uint8), self.shape).bool()
+        return self.granularity.expand(self.values, self.shape)
 
     def density(self) -> float:
         """Fraction of the parameter's entries that survive."""
@@ -77,9 +79,8 @@ class MaskSet(Mapping[str, Mask]):
         """Kinds of granularity of the weights' masks (a bias mask follows its weight's)."""
         return frozenset(mask.granularity.kind for mask in self.values() if len(mask.shape) > 1)
 
-    @torch.no_grad()
-    def bake(self, model: nn.Module) -> None:
-        """Set to zero, in place, every parameter entry that is masked. MaskError, before any, where one does not fit."""
+    def check(self, model: nn.Module) -> None:
+        """MaskError where the model lacks a parameter that has a mask, or has it in another shape."""
         parameters = dict(model.named_parameters())
         for name, mask in self.items():
             if name not in parameters:
@@ -87,8 +88,15 @@ class MaskSet(Mapping[str, Mask]):
             if tuple(parameters[name].shape) != mask.shape:
                 found = list(parameters[name].shape)
                 raise MaskError(f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {found}")
+
+    @torch.no_grad()
+    def bake(self, model: nn.Module) -> None:
+        """Set every masked parameter entry to zero, in place. MaskError, before any is set, where one does not fit."""
+        self.check(model)
+        parameters = dict(model.named_parameters())
         for name, mask in self.items():
-            parameters[name].masked_fill_(~mask.expand().to(parameters[name].device), 0)
+            if not mask.values.all():
+                parameters[name].masked_fill_(~mask.expand().to(parameters[name].device), 0)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: bits packed eight a byte, granularities and shapes in its header."""
@@ -110,12 +118,15 @@ class MaskSet(Mapping[str, Mask]):
             raise MaskError(f"no masks at {path}")
         try:
             with safe_open(path, framework="pt") as file:
-                header = _header(file.metadata(), path)
-                described = json.loads(header["masks"])
-                masks = {name: _unpack(file.get_tensor(name), *described[name]) for name in file.keys()}
-                return cls(masks, sparse=json.loads(header["sparse"]))
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise MaskError(f"{path} is damaged or not a masks file: {error}") from error
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise _damaged(path, error) from error
+        _check(header, path)
+        try:
+            return cls(_unpacked(tensors, json.loads(header["masks"])), sparse=_boolean(header["sparse"]))
+        except (MaskError, StructureError, LookupError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
 
 
 def bias_mask(granularity: Granularity, values: Tensor, weight: Shape) -> Mask:
@@ -123,20 +134,32 @@ def bias_mask(granularity: Granularity, values: Tensor, weight: Shape) -> Mask:
     return Mask(Element(), granularity.rows(values.to(torch.uint8), weight).bool(), (weight[0],))
 
 
-def _header(metadata: dict[str, str] | None, path: Path) -> dict[str, str]:
-    found = metadata or {}
-    if found.get("format") != "prune-masks":
-        raise MaskError(f"{path} is not a masks file: its header names the format {found.get('format')!r}")
-    if found.get("version") != str(FORMAT_VERSION):
-        raise MaskError(f"{path} has masks format {found.get('version')}, this prune reads {FORMAT_VERSION}: upgrade")
-    return found
+def _damaged(path: Path, error: Exception) -> MaskError:
+    return MaskError(f"{path} is damaged or not a masks file: {error}")
+
+
+def _check(header: dict[str, str], path: Path) -> None:
+    if header.get("format") != "prune-masks":
+        raise MaskError(f"{path} is not a masks file: its header names the format {header.get('format')!r}")
+    if header.get("version") != str(FORMAT_VERSION):
+        raise MaskError(f"{path} has masks format {header.get('version')}, this prune reads {FORMAT_VERSION}: upgrade")
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "false": False}[text]
+
+
+def _unpacked(tensors: dict[str, Tensor], described: dict[str, Any]) -> dict[str, Mask]:
+    if set(described) != set(tensors):
+        raise ValueError(f"it describes {sorted(described)} and holds {sorted(tensors)}")
+    return {name: _unpack(tensors[name], *description) for name, description in described.items()}
 
 
 def _unpack(bits: Tensor, granularity: str, shape: list[int]) -> Mask:
     parsed = parse_granularity(granularity)
     scores = parsed.score_shape(tuple(shape))
-    count = int(np.prod(scores))
-    if bits.numel() != -(-count // 8):
-        raise ValueError(f"{count} scores need {-(-count // 8)} bytes, found {bits.numel()}")
+    count = math.prod(scores)
+    if bits.numel() != math.ceil(count / 8):
+        raise ValueError(f"{bits.numel()} bytes for {count} scores")
     values = np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(scores)
     return Mask(parsed, torch.from_numpy(values), tuple(shape))

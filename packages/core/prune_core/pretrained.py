@@ -82,7 +82,7 @@ def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], path: str) -> 
 @contextmanager
 def _without_report() -> Iterator[None]:
     """Keep transformers' table of new and unused weights, and its bar, off the screen: new heads are expected here."""
-    talker = logging.getLogger("transformers.modeling_utils")
+    talker = logging.getLogger("transformers")
     level, bar = talker.level, transformers_logging.is_progress_bar_enabled()
     talker.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()

@@ -1,13 +1,14 @@
 """Sparse weights on disk: the kept values and one bit a weight, instead of every weight.
 
-`NAME.weight` becomes `NAME.weight_values` (the kept values, in row order) and `NAME.weight_mask` (bits, eight a byte,
-row by row). `from_pretrained` puts them together again, bit for bit.
+Under its own name `NAME.weight` has the kept values alone, in row order, and beside it is `NAME.weight_mask`: bits, eight a
+byte, row by row. `from_pretrained` puts them together again, bit for bit; without prune_core it fails, for the shape is
+another, where a name of its own would have left the weight at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,23 +17,26 @@ from transformers.core_model_loading import ConversionOps, WeightConverter
 
 from prune_core.errors import ModelError
 
-VALUES, MASK = "weight_values", "weight_mask"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHT, MASK = "weight", "weight_mask"
 
 
 def pack(weight: Tensor) -> dict[str, Tensor]:
     """Values and bits of a weight's non-zero entries."""
     kept = weight != 0
-    return {VALUES: weight[kept].clone(), MASK: torch.from_numpy(np.packbits(kept.cpu().numpy()))}
+    return {WEIGHT: weight[kept].clone(), MASK: torch.from_numpy(np.packbits(kept.cpu().numpy()))}
 
 
 def unpack(values: Tensor, bits: Tensor, shape: torch.Size) -> Tensor:
     """The weight that `pack` took apart; ModelError where values, bits and shape do not agree."""
     count = shape.numel()
     kept = torch.from_numpy(np.unpackbits(bits.cpu().numpy(), count=min(count, bits.numel() * 8))).bool()
-    if bits.numel() != -(-count // 8) or int(kept.sum()) != values.numel():
+    if bits.numel() != -(-count // 8) or values.shape != (int(kept.sum()),):
         raise ModelError(
             f"a sparse weight of shape {list(shape)} has {bits.numel()} bytes of mask, {int(kept.sum())} bits of them "
-            f"set, but {values.numel()} values: the file is damaged"
+            f"set, but values of shape {list(values.shape)}: the file is damaged"
         )
     weight = torch.zeros(count, dtype=values.dtype, device=values.device)
     weight[kept.to(values.device)] = values
@@ -43,26 +47,48 @@ def packed_state(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Te
     """A state dict with these weights taken apart."""
     packed = dict(state)
     for name in names:
-        weight = packed.pop(name)
-        packed |= {f"{name.removesuffix('weight')}{part}": tensor for part, tensor in pack(weight).items()}
+        packed |= {f"{name.removesuffix(WEIGHT)}{part}": tensor for part, tensor in pack(packed[name]).items()}
     return packed
+
+
+def unpack_state(module: nn.Module, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    """A hook before `load_state_dict`, which is how a Trainer resumes: put packed weights together, in place."""
+    for mask in [name for name in state if name.endswith(f".{MASK}")]:
+        name = f"{mask.removesuffix(MASK)}{WEIGHT}"
+        state[name] = unpack(state[name], state.pop(mask), module.get_parameter(name.removeprefix(prefix)).shape)
+
+
+def converters(model: PreTrainedModel, layers: Iterable[str]) -> list[WeightConverter]:
+    """transformers' steps to load the weights of these linears, packed or not, and to pack them when saved again.
+
+    Names are taken below the base model, as they are the same under every head.
+    """
+    prefix = f"{model.base_model_prefix}."
+    names = [f"{layer.removeprefix(prefix)}.{WEIGHT}" for layer in layers]
+    return [WeightConverter([name, f"{name}_mask"], name, [Unpack()]) for name in names]
+
+
+def repack_only(model: Any, layers: Iterable[str]) -> None:
+    """Of a model that was loaded from packed weights, `save_pretrained` shall pack these linears and no other."""
+    conversions: list[Any] = getattr(model, "_weight_conversions", None) or []
+    others = [one for one in conversions if not any(isinstance(op, Unpack) for op in getattr(one, "operations", ()))]
+    if len(others) < len(conversions):
+        model._weight_conversions = [*others, *converters(model, layers)]
 
 
 class Unpack(ConversionOps):
     """transformers' loading step for weights that were packed."""
 
-    @classmethod
-    def converter(cls, layer: str = "") -> WeightConverter:
-        """For the weight of the linear at `layer`, or of any."""
-        prefix = f"{layer}." if layer else ""
-        return WeightConverter([f"{prefix}{VALUES}", f"{prefix}{MASK}"], f"{prefix}weight", [cls()])
-
     def convert(
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
     ) -> dict[str, Any]:
+        values, bits = (input_dict.get(pattern) for pattern in source_patterns)
+        if values is None:
+            raise ModelError("a sparse weight has a mask and no values: the file is damaged")
+        if bits is None:
+            return {WEIGHT: _single(values)}
         shape = kwargs["model"].get_parameter(kwargs["full_layer_name"]).shape
-        values, bits = (_single(input_dict[pattern]) for pattern in source_patterns)
-        return {"weight": unpack(values, bits, shape)}
+        return {WEIGHT: unpack(_single(values), _single(bits), shape)}
 
     @property
     def reverse_op(self) -> ConversionOps:
@@ -81,25 +107,6 @@ class Pack(ConversionOps):
     @property
     def reverse_op(self) -> ConversionOps:
         return Unpack()
-
-
-def repack_only(model: Any, layers: Iterable[str]) -> None:
-    """Of a model that was loaded from packed weights, `save_pretrained` shall pack these linears again and no other.
-
-    Its `load_state_dict` understands packed weights too: that is how a Trainer resumes.
-    """
-    conversions: list[Any] = getattr(model, "_weight_conversions", None) or []
-    others = [one for one in conversions if not any(isinstance(op, Unpack) for op in getattr(one, "operations", ()))]
-    if len(others) < len(conversions):
-        model._weight_conversions = [*others, *map(Unpack.converter, layers)]
-
-
-def unpack_state(module: nn.Module, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
-    """A hook before `load_state_dict`: put packed weights together, in place."""
-    for name in [name for name in state if name.endswith(f".{VALUES}")]:
-        weight = f"{name.removesuffix(VALUES)}weight"
-        shape = module.get_parameter(weight.removeprefix(prefix)).shape
-        state[weight] = unpack(state.pop(name), state.pop(f"{name.removesuffix(VALUES)}{MASK}"), shape)
 
 
 def _single(found: Tensor | list[Tensor]) -> Tensor:

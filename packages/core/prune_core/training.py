@@ -192,7 +192,7 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
 def make_trainer(
     model: PreTrainedModel, task: Task, args: TrainingArguments, train: Dataset | None = None, **parts: Any
 ) -> PruningTrainer:
-    """A trainer of `model` on `task`; `parts` are strategy, teacher, distillation and callbacks, where there are any."""
+    """A trainer of `model` on `task`; `parts`: strategy, teacher, distillation, callbacks, where there are any."""
     return PruningTrainer(
         model=model, args=args, train_dataset=train, data_collator=task.collate, compute_metrics=task.metrics, **parts
     )

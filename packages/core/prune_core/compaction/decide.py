@@ -12,7 +12,7 @@ from prune_core.structure import Attention, FeedForward, Unit, linear
 def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
     """Heads (or neurons) of `unit` that stay; constants that the others leave are folded into the output bias.
 
-    `model` has its masks baked in. A head goes when the mask empties all its output columns, or all its value rows:
+    `model` has the masks of its biases baked in. A head goes when the mask empties all its output columns, or all its value rows:
     then it adds a constant, its value bias through the output (attention weights sum to 1). A head with empty query or
     key rows averages its values and stays. A neuron goes when its down column is empty, or its up row: then it adds
     act(bias) times its down column.
@@ -26,7 +26,8 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
         constant = constant & ~folded
     elif folded.any():
         width = values.shape[1]
-        columns = output.weight.detach().unflatten(1, (-1, width))[:, folded]
+        columns = _masked(model, unit.output if isinstance(unit, Attention) else unit.down, masks)
+        columns = columns.view(len(columns), -1, width)[:, folded]
         with torch.no_grad():
             added = torch.einsum("onw,nw->o", columns.double(), values[folded].double())
             output.bias.add_(added.to(output.bias))
@@ -52,6 +53,11 @@ def _ffn(model: nn.Module, unit: FeedForward, masks: MaskSet) -> tuple[Tensor, T
     gate, gate_value = _alive_rows(model, unit.gate, masks), activation(_bias(model, unit.gate))
     constant = (~gate & ~up) | (~gate & (gate_value == 0)) | (~up & (up_bias == 0))
     return silent, constant, (gate_value * up_bias)[:, None]
+
+
+def _masked(model: nn.Module, name: str, masks: MaskSet) -> Tensor:
+    weight, mask = linear(model, name).weight.detach(), masks.get(f"{name}.weight")
+    return weight if mask is None else weight * mask.expand().to(weight)
 
 
 def _alive_rows(model: nn.Module, name: str, masks: MaskSet) -> Tensor:

@@ -6,12 +6,13 @@ import copy
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
 from torch import nn
 
 from prune_core.compaction.decide import kept_indices
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
-from prune_core.granularity import Element
+from prune_core.granularity import Axis, Element
 from prune_core.loading import record
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention, ModelStructure, Unit, linear
@@ -31,9 +32,10 @@ class DenseCompactor(Compactor):
     def compact(
         self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
     ) -> Compaction:
-        smaller = model if inplace else copy.deepcopy(model)
+        masks.check(model)
         total = structure.size(model)
-        masks.bake(smaller)
+        smaller = model if inplace else _copied(model, structure)
+        MaskSet({name: mask for name, mask in masks.items() if len(mask.shape) == 1}).bake(smaller)
         reports = []
         remaining: dict[str, Mask] = {}
         stored = 0
@@ -45,9 +47,15 @@ class DenseCompactor(Compactor):
             inner = _remaining(unit, masks, kept)
             remaining |= inner
             resize(smaller, unit, kept)
+            MaskSet(inner).bake(smaller)
             stored += _stored(smaller, unit, inner if masks.sparse else {}, bool(kept))
         record(smaller, tuple(reports), structure, sparse=masks.sparse)
         return Compaction(smaller, tuple(reports), MaskSet(remaining, sparse=masks.sparse), stored / total)
+
+
+def _copied(model: PreTrainedModel, structure: ModelStructure) -> PreTrainedModel:
+    """A copy but for the prunable weights: those stay the model's own until each is cut, so none is copied whole."""
+    return copy.deepcopy(model, {id(weight): weight for _, weight in structure.weights(model)})
 
 
 def _count(unit: Unit) -> int:
@@ -61,10 +69,20 @@ def _remaining(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:
         mask = masks.get(f"{module}.weight")
         if mask is not None:
             index, axis = lines(unit, module, kept)
+            if _whole(mask, index, axis):
+                continue
             values = mask.expand().index_select(0 if axis == "rows" else 1, index)
             if not values.all():
                 found[f"{module}.weight"] = Mask(Element(), values, tuple(values.shape))
     return found
+
+
+def _whole(mask: Mask, index: Tensor, axis: Axis) -> bool:
+    """Whether a mask of whole rows or columns keeps all of these lines: nothing is left to expand."""
+    if getattr(mask.granularity, "axis", None) != axis:
+        return False
+    alive = mask.granularity.rows if axis == "rows" else mask.granularity.columns
+    return bool(alive(mask.values.to(torch.uint8), mask.shape)[index].all())
 
 
 def _stored(model: nn.Module, unit: Unit, sparse: dict[str, Mask], alive: bool) -> int:

@@ -1,1 +1,1 @@
-"""What strategies are made of. Import from the modules: nothing is imported here, so that listing plugins stays fast."""
+"""What strategies are made of. Import from the modules: this one is empty, so that listing plugins stays fast."""

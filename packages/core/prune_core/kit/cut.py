@@ -108,9 +108,9 @@ def cut_threshold(units: Sequence[Units], budget: float, *, exact: bool = True) 
     if len(costs) == 1:
         return _kth(torch.cat(lives), budget / costs.pop(), exact)
     life = torch.cat(lives)
-    cost = torch.cat([life.new_full(one.shape, unit.cost) for one, unit in zip(lives, units, strict=True)])
+    exactly = [one.new_full(one.shape, unit.cost, dtype=torch.double) for one, unit in zip(lives, units, strict=True)]
     life, order = life.sort(descending=True, stable=True)
-    kept = (cost[order].double().cumsum(0) <= budget).sum()
+    kept = (torch.cat(exactly)[order].cumsum(0) <= budget).sum()
     return torch.cat([life, life.new_full((1,), -torch.inf)]).gather(0, kept.view(1)).squeeze(0)
 
 

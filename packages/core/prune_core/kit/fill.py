@@ -1,4 +1,4 @@
-"""Fill: heads that stay whole may hold zero blocks; give those small random values, so that fine-tuning can use them."""
+"""Fill: heads that stay may hold zero blocks; give those small random values, so that fine-tuning can use them."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ SHARE = 0.01
 
 @torch.no_grad()
 def fill_zeros(model: nn.Module, masks: MaskSet, seed: int) -> int:
-    """Give every masked weight of `model` (whose shapes `masks` fit) a small random value; returns how many there were."""
+    """Give every masked weight of `model` a small random value; returns how many there were."""
     generator = torch.Generator().manual_seed(seed)
     filled = 0
     for name, mask in masks.items():

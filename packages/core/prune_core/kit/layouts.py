@@ -1,5 +1,6 @@
 """Which linears share which scores: the building blocks of a strategy's layout."""
 
+from prune_core.errors import StructureError
 from prune_core.granularity import Block, Element, Granularity, Head, Neuron
 from prune_core.kit.scores import GroupPlan, Part, Target
 from prune_core.structure import Attention, FeedForward, ModelStructure, Role, Unit
@@ -18,6 +19,13 @@ def separate(unit: Unit, granularity: Granularity) -> list[GroupPlan]:
 
 def joint(unit: Attention, block: Block) -> list[GroupPlan]:
     """One block mask shared by query, key, value and, transposed, the output (not with grouped queries)."""
+    if not unit.heads:
+        return []
+    if unit.heads != unit.key_value_heads:
+        raise StructureError(
+            f"{unit.key} has {unit.heads} query heads and {unit.key_value_heads} key heads: a joint mask needs as many "
+            "of both; turn joint_attention off"
+        )
     turned = Block(block.width, block.height)
     inputs = tuple(Target(name, block) for name in (unit.query, unit.key_, unit.value))
     output = Target(unit.output, turned, transposed=True, consumer=True)

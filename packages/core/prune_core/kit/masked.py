@@ -24,15 +24,21 @@ class MaskedLinear(nn.Linear):
         weight = self._target.granularity.apply(self.weight, mask)
         bias: Tensor | None = self.bias
         if bias is not None and self._mask_bias:
-            bias = bias * self._target.granularity.rows(mask.detach(), tuple(self.weight.shape))
+            bias = bias * (self._target.granularity.rows(mask.detach(), tuple(self.weight.shape)) > 0)
         return F.linear(input, weight, bias)
+
+
+def plain_linear(model: nn.Module, module: str) -> nn.Linear:
+    """The linear of this name; StructureError where it is already masked, or another kind of layer."""
+    layer = linear(model, module)
+    if type(layer) is not nn.Linear:
+        raise StructureError(f"{module} is a {type(layer).__name__}, only a plain Linear can be masked")
+    return layer
 
 
 def attach(model: nn.Module, group: ScoreGroup, target: Target, *, mask_bias: bool) -> None:
     """Make the target's linear masked by `group`. The model owns the group once, elsewhere."""
-    layer = linear(model, target.module)
-    if type(layer) is not nn.Linear:
-        raise StructureError(f"{target.module} is a {type(layer).__name__}, only a plain Linear can be masked")
+    layer = plain_linear(model, target.module)
     layer.__class__ = MaskedLinear
     object.__setattr__(layer, "_group", group)
     object.__setattr__(layer, "_target", target)

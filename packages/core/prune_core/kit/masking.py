@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +15,7 @@ from prune_core.errors import StructureError
 from prune_core.kit import binarizers, penalties
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Units, cut_threshold, sliced_units
-from prune_core.kit.masked import attach, cuts_rows, detach
+from prune_core.kit.masked import attach, cuts_rows, detach, plain_linear
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
 from prune_core.masks import Mask, MaskSet, bias_mask
@@ -61,9 +60,10 @@ class MaskingStrategy(Strategy):
 
     def cut(self, groups: Sequence[ScoreGroup], density: float, *, exact: bool) -> list[Tensor]:
         """Masks of the highest scores that physically hold `density`: over all groups, or in each ("local")."""
+        budget = self._budget(density)
         if self.config.scope == "local":
-            return [binarizers.topk(group.scores, density) for group in groups]
-        threshold = cut_threshold(self._units, self._budget_of(density), exact=exact)
+            return [binarizers.topk(group.scores, budget / self._covered) for group in groups]
+        threshold = cut_threshold(self._units, budget, exact=exact)
         return [(group.scores > threshold).to(group.mask.dtype) for group in groups]
 
     def prepare(self, context: Context) -> None:
@@ -73,18 +73,16 @@ class MaskingStrategy(Strategy):
             raise StructureError(f"nothing to prune: the strategy's layout and exclude leave none of {keys}")
         self._model, self._seed = context.model, context.seed
         self._progress = Progress(0, context.total_steps)
-        groups = [self._group(plan) for plan in plans]
+        groups = [self._group(plan, index / len(plans)) for index, plan in enumerate(plans)]
         self._units = self.units(groups, context.structure)
-        total = context.structure.size(context.model)
-        covered = sum(unit.cost * unit.life().numel() for unit in self._units)
-        self._budget_of = partial(self._budget, total, total - covered)
-        self._budget_of(self._final_density())
+        self._total = context.structure.size(context.model)
+        self._covered = sum(unit.cost * unit.life().numel() for unit in self._units)
+        self.cut(groups, self._final_density(), exact=False)  # refuses a density that cannot be reached
         state = PruningState(groups, pressed=self._pressed)
         context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
         for group in groups:
-            for target in group.plan.targets:
-                if not self._gated or target.consumer:
-                    attach(context.model, group, target, mask_bias=self.config.mask_biases)
+            for target in group.plan.scaled() if self._gated else group.plan.targets:
+                attach(context.model, group, target, mask_bias=self.config.mask_biases)
 
     def step(self, progress: Progress) -> None:
         self._progress = progress
@@ -188,26 +186,28 @@ class MaskingStrategy(Strategy):
         """The scheduled density."""
         return self._schedule(1.0, self._final_density()).value(self._progress)
 
-    def _group(self, plan: GroupPlan) -> ScoreGroup:
-        weights = [linear(self._model, target.module).weight for target in plan.targets]
+    def _group(self, plan: GroupPlan, shift: float) -> ScoreGroup:
+        weights = [plain_linear(self._model, target.module).weight for target in plan.targets]
         for target, weight in zip(plan.targets, weights, strict=True):
             try:
                 target.granularity.score_shape(tuple(weight.shape))
             except StructureError as error:
                 raise StructureError(f"{target.module}: {error}") from None
         start = 2.5 if self._gated else 0.0
-        scores = initial_scores(weights, plan.targets, start)
+        scores = initial_scores(weights, plan, start, shift)
         group = ScoreGroup(plan, scores, sum(weight.numel() for weight in weights) // scores.numel())
         group.scores.requires_grad_(self.config.binarizer != "magnitude")
         return group
 
-    def _budget(self, total: int, held: int, density: float) -> float:
-        if density * total < held:
+    def _budget(self, density: float) -> float:
+        """Weights that may stay in the masked units, so that `density` of all prunable ones remain."""
+        held = self._total - self._covered
+        if density * self._total < held:
             raise StructureError(
-                f"density {density} cannot be reached: the parts left alone hold {held / total:.3f} of the prunable "
-                "weights by themselves; exclude less or ask for more"
+                f"density {density} cannot be reached: the parts left alone hold {held / self._total:.3f} of the "
+                "prunable weights by themselves; exclude less or ask for more"
             )
-        return density * total - held
+        return density * self._total - held
 
     @torch.no_grad()
     def _update(self, *, exact: bool) -> None:
@@ -263,6 +263,8 @@ class MaskingStrategy(Strategy):
         weights = {"attention": self.config.attention_weight, "ffn": self.config.ffn_weight}
         costs = [group.cost * weights[group.plan.part] for group in self._groups]
         total = sum(cost * group.scores.numel() for cost, group in zip(costs, self._groups, strict=True))
+        if not total:
+            return self._groups[0].scores.new_zeros(())
         held = sum((cost / total * count(g.scores).sum() for cost, g in zip(costs, self._groups, strict=True)), 0.0)
         return lagrangian(held)  # type: ignore[no-any-return]
 
@@ -294,9 +296,6 @@ class MaskingStrategy(Strategy):
 
     def _fold(self, group: ScoreGroup) -> None:
         """Multiply a kept gate's soft value into the weights that were scaled by it."""
-        if not self._gated:
-            return
-        for target in group.plan.targets:
-            if target.consumer:
-                weight = linear(self._model, target.module).weight
-                weight.copy_(target.granularity.apply(weight, target.orient(group.mask).to(weight.dtype)))
+        for target in group.plan.scaled() if self._gated else ():
+            weight = linear(self._model, target.module).weight
+            weight.copy_(target.granularity.apply(weight, target.orient(group.mask).to(weight.dtype)))

@@ -20,7 +20,7 @@ class Target:
     """One linear under a group's mask.
 
     `transposed`: the group's mask is turned (the attention output under a joint mask). `consumer`: it reads what the
-    unit computes; a soft mask is applied to consumers alone, so that a unit is not scaled twice.
+    unit computes.
     """
 
     module: str
@@ -40,6 +40,14 @@ class GroupPlan:
     name: str
     part: Part
     targets: tuple[Target, ...]
+
+    def scaled(self) -> tuple[Target, ...]:
+        """Targets that a soft mask multiplies: whole columns of the consumer alone, so that a unit is not scaled twice.
+
+        A mask that cuts finer than whole units does not go with the consumer's: all targets then.
+        """
+        consumers = tuple(t for t in self.targets if t.consumer and getattr(t.granularity, "axis", "") == "columns")
+        return consumers or self.targets
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -93,14 +101,15 @@ class ScoreGroup(nn.Module):
         return binarizers.hard_concrete_mean(self.scores)
 
 
-def initial_scores(weights: Sequence[Tensor], targets: Sequence[Target], start: float) -> Tensor:
-    """`start` plus up to 0.001 by rank of mean |weight|: ranks break ties, so that a first cut is not all or none.
+def initial_scores(weights: Sequence[Tensor], plan: GroupPlan, start: float, shift: float = 0.0) -> Tensor:
+    """`start` plus up to 0.001 by rank of mean |weight|: ranks break ties, so that a first cut is not all or nothing.
 
-    Shape: that of the group's scores, float32.
+    `shift`, a share of a rank, tells groups of one size apart. Shape: that of the group's scores, float32.
     """
+    targets = plan.targets
     shape: Shape = targets[0].granularity.score_shape(tuple(weights[0].shape))
     total = torch.zeros(shape)
     for weight, target in zip(weights, targets, strict=True):
         total += target.orient(target.granularity.reduce(weight.detach().float().abs().cpu())).reshape(shape)
     ranks = total.flatten().argsort().argsort().float()
-    return start + 1e-3 * ((ranks + 1) / ranks.numel()).view(shape)
+    return start + 1e-3 * ((ranks + 1 - shift) / ranks.numel()).view(shape)

@@ -46,7 +46,7 @@ class TextClassification(ClassificationTask):
             "max_length": min([*limits, positions] if positions else limits),
         }
         return table.rows.map(
-            _tokenize, batched=True, remove_columns=table.columns, fn_kwargs=options, desc=f"tokenizing {table.source}"
+            _tokenize, batched=True, remove_columns=table.columns, fn_kwargs=options, desc="tokenizing"
         )
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ class StrategyContract(ABC):
 
     families: ClassVar[tuple[str, ...]] = ("bert", "distilbert", "vit")
     """Which tiny models to test on; any of `prune_core.testing.tiny.FAMILIES`."""
-    steps: ClassVar[int] = 20
+    steps: ClassVar[int] = 10
     """Length of a training."""
     density: ClassVar[float | None] = None
     """What `strategy()` is to land on; None where it has no target density."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prune_core.kit.config import Binarizer, MaskingConfig
 
@@ -16,3 +16,9 @@ class StructuredConfig(MaskingConfig):
     )
     cooldown: float = Field(0.3, ge=0, lt=1, description="Share of the steps after it has arrived.")
     score_learning_rate: float = Field(2e-2, gt=0, description="Learning rate of the scores.")
+
+    @model_validator(mode="after")
+    def _global(self) -> "StructuredConfig":
+        if self.attention == "slices" and self.scope == "local":
+            raise ValueError("slices of several matrices decide on a head: only scope global can land")
+        return self
