@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import BertConfig, BertForSequenceClassification
+
 from prune_core import Mask, MaskSet, compact
 from prune_core.granularity import Head, Neuron
 from prune_core.loading import structure_of
 from prune_core.measure import machine
 from prune_core.structure import linear
-from transformers import BertConfig, BertForSequenceClassification
 
 
 def peak_bytes() -> int:

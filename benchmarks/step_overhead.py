@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 from dense_sst2 import minilm
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
 from prune_core import Pruning
 from prune_core.measure import machine
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "structured": ("structured", {}),

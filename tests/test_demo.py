@@ -1,5 +1,6 @@
 """The embedded demonstration's data and dense model; `make demo` runs the whole of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -10,19 +11,33 @@ from prune_core.demo import prepare_demo
 from prune_core.tasks.image_classification import ImageClassification
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    prepare_demo(folder, seed=0, max_steps=1, use_cpu=True)
+    return folder
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_one_step_leaves_a_whole_model_and_its_data(tmp_path: Path):
-    path, section = prepare_demo(tmp_path, seed=0, max_steps=1, use_cpu=True)
-    assert names(tmp_path) == ["data", "dense"]
-    assert names(Path(path)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+def test_one_step_leaves_a_whole_model_and_its_data(prepared: Path):
+    assert names(prepared) == ["data", "dense"]
+    assert names(prepared / "dense") == ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def test_what_is_there_is_kept_and_is_a_task(prepared: Path):
+    before = {file: file.stat().st_mtime_ns for file in prepared.rglob("*") if file.is_file()}
+    path, section = prepare_demo(prepared, seed=0)
+    assert {file: file.stat().st_mtime_ns for file in prepared.rglob("*") if file.is_file()} == before
     task = ImageClassification(section, path)
     assert (len(task.train()), len(task.validation())) == (1437, 360)
     assert task.has_trained_head(path)
@@ -31,13 +46,6 @@ def test_one_step_leaves_a_whole_model_and_its_data(tmp_path: Path):
     batch = task.collate(list(task.validation().select(range(4))))
     assert batch["pixel_values"].shape == (4, 1, 8, 8)
     assert model(**batch).logits.shape == (4, 10)
-
-
-def test_what_is_there_is_kept(tmp_path: Path):
-    path, section = prepare_demo(tmp_path, seed=0, max_steps=1, use_cpu=True)
-    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
-    assert prepare_demo(tmp_path, seed=0) == (path, section)
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_a_training_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

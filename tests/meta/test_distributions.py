@@ -7,9 +7,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from tests.meta.tree import PACKAGES, ROOT, modules, projects
 
 import prune_core
+from tests.meta.tree import PACKAGES, ROOT, modules, projects
 
 INSTALLED = packages_distributions()
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tests.meta.tree import PACKAGES, Import, Module, modules
 
 LEVELS = (

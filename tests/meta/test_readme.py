@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import typer
-from tests.meta.tree import ROOT
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -17,6 +16,7 @@ from prune_cli.app import app
 from prune_core import compact, save_compact
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
+from tests.meta.tree import ROOT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.meta.test_readme import README, commands
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from prune_core.testing.tiny import tiny_model
+from tests.meta.test_readme import README, commands
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "great", "bad", "awful", "a", "the", "film", "very"]
 LABELS = {"good": "positive", "great": "positive", "bad": "negative", "awful": "negative"}

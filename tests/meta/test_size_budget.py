@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
+
 from tests.meta.tree import ROOT
 
 LINES_A_FUNCTION, LINES_A_FILE, PARAMETERS = 60, 400, 5
