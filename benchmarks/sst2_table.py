@@ -4,8 +4,8 @@
     python benchmarks/sst2_table.py WORK run            # trains what is missing, one row after the other
     python benchmarks/sst2_table.py WORK table          # measures all rows in one process, writes docs/results/sst2.*
 
-A row is `prune run recipes/sst2.yaml` with a strategy, a density and a seed; every choice was made on the tenth of train
-that WORK/sst2-heldout10.parquet holds out, and the figures of the table are those of the validation set.
+A row is `prune run recipes/sst2.yaml` with a strategy, a density and a seed; every choice was made on the tenth of
+train that WORK/sst2-heldout10.parquet holds out, and the figures of the table are those of the validation set.
 """
 
 import argparse
@@ -40,10 +40,10 @@ ROWS = [
     Row("structured", 0.26, 0),
     Row("structured", 0.42, 0),
     Row("hybrid", 0.42, 0),
-    Row("structured", 0.26, 1),
-    Row("structured", 0.42, 1),
     Row("unstructured", 0.42, 0),
     Row("block", 0.42, 0),
+    Row("structured", 0.26, 1),
+    Row("structured", 0.42, 1),
     Row("hybrid", 0.26, 0),
 ]
 
@@ -106,8 +106,8 @@ def table(work: Path) -> None:
     lines = [
         "# MiniLM on SST-2",
         "",
-        "Dense: MiniLM-L6-H384 fine-tuned on nine tenths of SST-2's train. Every row: 1200 steps of 32 from that model,",
-        "its dense self as the teacher, the same recipe (`recipes/sst2.yaml`). Accuracy on the 872 validation sentences;",
+        "Dense: MiniLM-L6-H384 fine-tuned on nine tenths of SST-2's train. Every row: 1200 steps of 32 from that",
+        "model, its dense self as the teacher, one recipe (`recipes/sst2.yaml`). Accuracy on the 872 validation sentences;",
         "speed at batch 8, length 128, float32, 2 CPU threads, median of 30 interleaved rounds (95 % interval).",
         "",
         "| strategy | seed | density asked | reached | dense | pruned | speed-up | FLOPs | MB (dense {}) |".format(
@@ -121,11 +121,8 @@ def table(work: Path) -> None:
             "| {strategy} | {seed} | {asked} | {reached:.3f} | {dense} | {pruned} | {speedup}x ({low} to {high}) | "
             "1/{flop_ratio} | {megabytes} |".format(**line, low=low, high=high)
         )
-    lines += [
-        "",
-        "Repeat: `python benchmarks/dense_sst2.py WORK/dense`, then `python benchmarks/sst2_table.py WORK run`",
-    ]
-    lines[-1] += " and `... WORK table`."
+    lines += ["", "Repeat: `python benchmarks/dense_sst2.py WORK/dense`, then"]
+    lines += ["`python benchmarks/sst2_table.py WORK run` and `python benchmarks/sst2_table.py WORK table`."]
     (results / "sst2.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -2,8 +2,8 @@
 
     python benchmarks/step_overhead.py [--length 64] [--rounds 20] [--output docs/results/step_overhead.json]
 
-All cases run in one process, one step each in turn; the figure is the median of the ratios to the dense step of the same
-round. Each strategy stands in the moving part of its schedule, where its masks are recomputed at every step.
+All cases run in one process, one step each in turn; the figure is the median of the ratios to the dense step of
+the same round. Each strategy stands in the moving part of its schedule, where its masks are recomputed at every step.
 """
 
 import argparse

@@ -254,7 +254,9 @@ def test_sparse_is_yes_or_no(saved, sparse):
     refused(saved)
 
 
-@pytest.mark.parametrize("change", [lambda bits: bits[:-1], lambda bits: torch.cat([bits, bits[:1]]), torch.Tensor.float])
+@pytest.mark.parametrize(
+    "change", [lambda bits: bits[:-1], lambda bits: torch.cat([bits, bits[:1]]), torch.Tensor.float]
+)
 def test_bits_that_are_too_few_too_many_or_no_bits(saved, change):
     tensors = load_file(saved)
     tensors["a.weight"] = change(tensors["a.weight"])

@@ -78,7 +78,10 @@ def test_excluded_units_are_left_alone_and_the_others_make_up_for_it(strategy):
     model = small_units()
     options = {"density": 0.5, "exclude": ("layer.0.attention", "*.1.ff?")}
     training = Training(model, strategy, 12, **options)
-    excluded = {**structure_of(model).unit("layer.0.attention").linears(), **structure_of(model).unit("layer.1.ffn").linears()}
+    excluded = {
+        **structure_of(model).unit("layer.0.attention").linears(),
+        **structure_of(model).unit("layer.1.ffn").linears(),
+    }
     for name in excluded:
         assert type(model.get_submodule(name)) is nn.Linear
     masks = training.run().pruning.finish()
@@ -117,7 +120,9 @@ def test_nothing_is_left_to_prune():
 # n:m
 
 
-@pytest.mark.parametrize(("pattern", "binarizer"), [("2:4", "topk"), ("2:4", "magnitude"), ("1:8", "topk"), ("3:4", "topk")])
+@pytest.mark.parametrize(
+    ("pattern", "binarizer"), [("2:4", "topk"), ("2:4", "magnitude"), ("1:8", "topk"), ("3:4", "topk")]
+)
 def test_pattern(pattern, binarizer):
     n, m = map(int, pattern.split(":"))
     model = small_units()
@@ -162,7 +167,9 @@ def test_pattern_with_parts_left_alone_is_no_question_of_density():
 # Penalty weight instead of a density
 
 
-@pytest.mark.parametrize(("binarizer", "cost"), [("threshold", "l1"), ("sigmoid_threshold", "l1"), ("hard_concrete", "l0")])
+@pytest.mark.parametrize(
+    ("binarizer", "cost"), [("threshold", "l1"), ("sigmoid_threshold", "l1"), ("hard_concrete", "l0")]
+)
 @pytest.mark.parametrize("strategy", ["block", "structured"])
 def test_penalty_is_the_scheduled_weight_times_the_mean_costs(strategy, binarizer, cost):
     options = {"penalty_weight": 7.0, "binarizer": binarizer, "attention_weight": 0.5, "ffn_weight": 3.0}
@@ -180,7 +187,9 @@ def test_penalty_is_the_scheduled_weight_times_the_mean_costs(strategy, binarize
             training.run(1)
 
 
-@pytest.mark.parametrize(("binarizer", "rule"), [("threshold", "threshold"), ("sigmoid_threshold", "sigmoid_threshold")])
+@pytest.mark.parametrize(
+    ("binarizer", "rule"), [("threshold", "threshold"), ("sigmoid_threshold", "sigmoid_threshold")]
+)
 @pytest.mark.parametrize("threshold", [0.05, 0.6, 50.0])
 def test_threshold_moves_from_zero_to_its_end_and_the_floor_holds(binarizer, rule, threshold):
     options = {"penalty_weight": 1.0, "binarizer": binarizer, "threshold": threshold, "floor": 0.03}
@@ -306,9 +315,7 @@ def test_another_kind_of_linear_is_refused_and_nothing_is_masked():
 )
 def test_a_model_with_stubs_is_pruned_again(strategy, options):
     """The first layer has no attention left, the second no neuron."""
-    masks = unit_masks(
-        small_units(), lambda unit: [] if unit.key in ("layer.0.attention", "layer.1.ffn") else None
-    )
+    masks = unit_masks(small_units(), lambda unit: [] if unit.key in ("layer.0.attention", "layer.1.ffn") else None)
     model = compact(small_units(), masks).model
     masks = Training(model, strategy, 10, density=0.5, **options).run().pruning.finish()
     assert {name.split(".")[3] + name.split(".")[4] for name in masks} == {"1attention", "0intermediate", "0output"}

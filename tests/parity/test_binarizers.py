@@ -71,7 +71,9 @@ def test_floor_keeps_the_highest_where_the_sigmoid_is_one():
 
 
 @given(st.integers(0, 2**32), densities)
-@pytest.mark.parametrize("kind", ["element", "block:2x4", "row:rows:1", "column:columns:1", "head:rows:3", "rows_columns"])
+@pytest.mark.parametrize(
+    "kind", ["element", "block:2x4", "row:rows:1", "column:columns:1", "head:rows:3", "rows_columns"]
+)
 def test_magnitude(kind, seed, density):
     weight = np.random.default_rng(seed).normal(size=(6, 8)).astype(np.float32)
     means = reference.mean_over_scores(np.abs(weight.astype(np.float64)), kind)
