@@ -3,13 +3,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PACKAGES := packages/core $(sort $(wildcard packages/strategies/*)) packages/cli
 MODULES := $(wildcard packages/*/prune_*) $(wildcard packages/strategies/*/prune_*)
+WORK ?= runs/sst2
 CODE := packages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format docs build bench clean
+.PHONY: help install demo test test-slow test-gpu lint format docs build bench bench-sst2 clean
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv with everything in it, from constraints.txt
 
@@ -46,8 +47,15 @@ build: install  ## build the six wheels into dist/
 	rm -rf dist
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
-bench: install  ## run the benchmarks; results go to benchmarks/results
-	$(BIN)/python benchmarks/run.py
+bench: install  ## time help, a fine-pruning step and compaction (minutes); results go to docs/results
+	for name in help_time step_overhead compaction; do \
+		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output docs/results/$$name.json || exit 1; done
+
+bench-sst2: install  ## train and measure the table of docs/results (many hours); WORK=DIR keeps what was trained
+	test -d $(WORK)/dense || $(BIN)/python benchmarks/dense_sst2.py $(WORK)/dense
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/landing.py $(WORK) --output docs/results/landing.json
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) run
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) table
 
 clean:  ## remove the environment, builds and caches (runs stay)
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,13 +42,19 @@ def ran(stand_in: Callable, sample: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text("strategy: {name: sample, density: 0.2, steps: 7}\ntraining: {epochs: 2, seed: 4}\nmodel: old\n")
+    path.write_text(
+        "strategy: {name: sample, density: 0.2, steps: 7}\ntraining: {epochs: 2, seed: 4}\n"
+        "model: old\ntask: {name: text-classification}\n"
+    )
     return path
 
 
 def test_a_recipe_alone(prune: Callable, ran: list, file: Path) -> None:
     assert prune("run", file).code == 0
-    assert ran[0]["recipe"] == Recipe.load(file)
+    recipe = ran[0]["recipe"]
+    assert recipe.output.parent == Path("runs")
+    assert recipe.output.name.endswith("-sample")
+    assert recipe.model_copy(update={"output": None}) == Recipe.load(file)
     assert not ran[0]["resume"]
     assert not ran[0]["overwrite"]
 

@@ -45,7 +45,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, kind):
         path.mkdir()
     target = path / "inner" if kind == "folder" else path
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as draft:
+    with pytest.raises(KeyboardInterrupt), replacing(path) as draft:  # noqa: PT012
         if kind == "folder":
             draft.mkdir()
             (draft / "inner").write_text("half")

@@ -1,5 +1,6 @@
 """A run lands on the density that was asked for, however short, and its masked model is the finished one."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from tests.core.loops import (
     small_units,
     stored_density,
 )
+from tests.parity import reference
 
 
 def check_landing(strategy, model, masks, density):
@@ -25,8 +27,11 @@ def check_landing(strategy, model, masks, density):
     assert density - ONE_UNIT[strategy] < landed(model, masks) <= density + 1e-9
 
 
-@pytest.mark.parametrize(("family", "density"), [("bert", 0.5), ("bert", 0.35), ("bert", 0.2), ("vit", 0.35)])
-@pytest.mark.parametrize("strategy", ["hybrid", "structured"])
+@pytest.mark.parametrize(
+    ("strategy", "family", "density"),
+    [("hybrid", "bert", 0.5), ("hybrid", "vit", 0.35), ("hybrid", "bert", 0.2)]
+    + [("structured", "vit", 0.5), ("structured", "bert", 0.35), ("structured", "vit", 0.2)],
+)
 def test_sixty_steps(strategy, family, density):
     """Within 0.02 of what is stored, by the issue; in fact within the one unit that no longer fits."""
     model = many_units(family)
@@ -40,7 +45,7 @@ def test_sixty_steps(strategy, family, density):
 def test_every_binarizer(strategy, binarizer):
     """It lands, and what was masked in evaluation is what is baked in."""
     model = small_units()
-    training = Training(model, strategy, 12, density=0.4, binarizer=binarizer).run()
+    training = Training(model, strategy, 8, density=0.4, binarizer=binarizer).run()
     masked, announced = logits(model), training.pruning.masks()
     masks = training.pruning.finish()
     assert same(announced, masks)
@@ -114,3 +119,43 @@ def test_bfloat16(strategy):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     torch.testing.assert_close(logits(model), masked, rtol=2**-7, atol=2**-7)  # one rounding of a weight
     check_landing(strategy, model, masks, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "binarizer"), [(name, "threshold") for name in STRATEGIES] + [("block", "magnitude")]
+)
+def test_density_follows_the_schedule(strategy, binarizer):
+    """At every step what physically remains is the scheduled density, less at most one unit."""
+    training = Training(small_units(), strategy, 10, density=0.3, binarizer=binarizer, warmup=0.2, cooldown=0.4)
+    for step in range(1, 11):
+        wanted = reference.scheduled(1.0, 0.3, reference.cubic(step, 10, 2, 4))
+        masks = training.run(1).pruning.masks()
+        assert wanted - ONE_UNIT[strategy] < landed(small_units(), masks) <= wanted + 1e-9, step
+
+
+def test_global_masks_are_the_highest_scores_of_the_whole_model():
+    model = small_units()
+    Training(model, "unstructured", 10, density=0.3).run(6)
+    scores = torch.cat([group.scores.detach().flatten() for group in groups_of(model)])
+    kept = torch.cat([group.mask.flatten() for group in groups_of(model)])
+    np.testing.assert_array_equal(kept, reference.highest(scores.numpy(), int(0.3 * 16384)))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("mask_biases", [True, False])
+def test_biases_go_with_their_rows_or_stay(strategy, mask_biases):
+    """The biases behind whole columns always stay: they are no part of the unit."""
+    model = small_units()
+    training = Training(model, strategy, 8, density=0.2, mask_biases=mask_biases).run()
+    masked = logits(model)
+    masks = training.pruning.finish()
+    torch.testing.assert_close(logits(model), masked, rtol=0, atol=2e-6)
+    biases = [name for name in masks if name.endswith(".bias")]
+    assert bool(biases) is mask_biases
+    for name in biases:
+        rows = masks[name.replace(".bias", ".weight")].expand().any(dim=1)
+        assert torch.equal(masks[name].expand(), rows)
+        assert (model.get_parameter(name)[~rows] == 0).all()
+        assert (model.get_parameter(name)[rows] != 0).all()
+    if strategy in ("hybrid", "structured"):
+        assert not any(name.endswith("output.dense.bias") and ".attention." not in name for name in biases)

@@ -1,5 +1,6 @@
 """Masks in memory and on disk: what is saved is read, and what was tampered with is refused."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_bake_zeroes_even_what_is_no_number():
 
 def test_bake_refuses_another_model():
     mask = Mask(Element(), torch.ones(2, 2, dtype=torch.bool), (2, 2))
-    with pytest.raises(MaskError, match="'other.weight', which the model does not have"):
+    with pytest.raises(MaskError, match=r"'other\.weight', which the model does not have"):
         MaskSet({"other.weight": mask}).bake(nn.Linear(2, 2))
     with pytest.raises(MaskError, match=r"the mask of 'weight' is for shape \[2, 2\], the model has \[2, 3\]"):
         MaskSet({"weight": mask}).bake(nn.Linear(3, 2))
@@ -184,10 +185,8 @@ def test_any_byte_changed(tmp_path, data):
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(MaskError):
         assert all(isinstance(mask, Mask) for mask in MaskSet.load(path).values())
-    except MaskError:
-        pass
 
 
 def test_model_weights_are_no_masks(tmp_path):

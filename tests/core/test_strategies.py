@@ -168,22 +168,22 @@ def test_pattern_with_parts_left_alone_is_no_question_of_density():
 
 
 @pytest.mark.parametrize(
-    ("binarizer", "cost"), [("threshold", "l1"), ("sigmoid_threshold", "l1"), ("hard_concrete", "l0")]
+    ("strategy", "binarizer", "cost"),
+    [("block", "threshold", "l1"), ("hybrid", "sigmoid_threshold", "l1"), ("structured", "hard_concrete", "l0")],
 )
-@pytest.mark.parametrize("strategy", ["block", "structured"])
 def test_penalty_is_the_scheduled_weight_times_the_mean_costs(strategy, binarizer, cost):
     options = {"penalty_weight": 7.0, "binarizer": binarizer, "attention_weight": 0.5, "ffn_weight": 3.0}
     model = small_units()
-    training = Training(model, strategy, 20, warmup=0.1, cooldown=0.4, **options)
-    for step in range(21):
+    training = Training(model, strategy, 10, warmup=0.2, cooldown=0.4, **options)
+    for step in range(11):
         parts = {"attention": [], "ffn": []}
         for group in groups_of(model):
             scores = group.scores.detach().double().numpy()
             parts[group.plan.part].append(getattr(reference, cost)(scores))
         mean = 0.5 * np.mean(parts["attention"]) + 3.0 * np.mean(parts["ffn"])
-        wanted = 7.0 * reference.cubic(step, 20, 2, 8) * mean if step < 12 else 0.0
+        wanted = 7.0 * reference.cubic(step, 10, 2, 4) * mean if step < 6 else 0.0
         assert training.pruning.penalty().item() == pytest.approx(wanted, rel=2e-6), step
-        if step < 20:
+        if step < 10:
             training.run(1)
 
 

@@ -1,5 +1,7 @@
 """Penalties, schedules and distillation against the reference, and cases worked by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_constant_in_warmup_and_cooldown_and_monotone_between(case):
         values = [schedule.value(Progress(step, total)) for step in range(total + 1)]
         assert all(value == 1.0 for step, value in enumerate(values) if step <= warmup * total)
         assert all(value == 0.25 for step, value in enumerate(values) if step >= (1 - cooldown) * total)
-        assert all(later <= earlier for earlier, later in zip(values, values[1:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(values))
         assert values[-1] == 0.25
 
 
@@ -116,7 +118,7 @@ def test_distillation(data, student, temperature):
 
 
 def test_distillation_by_hand():
-    """Teacher 1/2, 1/2 and student 3/4, 1/4 at T = 1: KL = (log 2/3 + log 2) / 2; at T the logits are T times as far."""
+    """Teacher 1/2, 1/2 and student 3/4, 1/4 at T = 1: KL = (log 2/3 + log 2) / 2; at T, with logits T times as far."""
     divergence = (np.log(2 / 3) + np.log(2)) / 2
     student, teacher = torch.tensor([[np.log(3.0), 0.0]]).double(), torch.zeros(1, 2).double()
     for temperature in (1.0, 2.0):

@@ -254,3 +254,8 @@ def children(tmp_path_factory, cache):
     if "forkserver" not in multiprocessing.get_all_start_methods() or os.name != "posix":
         pytest.skip("processes that can be killed need fork")
     return Children(tmp_path_factory.mktemp("children"))
+
+
+@pytest.fixture(scope="session", name="write_bert")
+def _write_bert():
+    return write_bert

@@ -110,7 +110,10 @@ def test_the_pruned_model_was_trained_and_not_only_cut(family, strategy, finishe
 
 def test_checkpoints_are_rotated(finished):
     folder, _ = finished("bert", "structured")
-    assert sorted(path.name for path in (folder / "checkpoints" / "prune").iterdir()) == ["checkpoint-6", "checkpoint-8"]
+    assert sorted(path.name for path in (folder / "checkpoints" / "prune").iterdir()) == [
+        "checkpoint-6",
+        "checkpoint-8",
+    ]
 
 
 @pytest.mark.parametrize(("family", "strategy"), [("bert", "hybrid"), ("vit", "structured")])

@@ -32,8 +32,10 @@ _VALIDATION = 0.2
 _MEAN, _DEVIATION = 0.3, 0.38
 _TRAINING: dict[str, Any] = {
     "num_train_epochs": 10,
-    "per_device_train_batch_size": 64,
+    "per_device_train_batch_size": 32,
     "learning_rate": 1e-3,
+    "adam_beta2": 0.98,
+    "label_smoothing_factor": 0.1,
     "warmup_steps": 0.1,
     "weight_decay": 0.05,
     "logging_steps": 50,

@@ -1,17 +1,21 @@
 """Files and folders that are whole or absent: written beside their place, then renamed."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft path beside `path` to write a file or folder to; on success it takes the place of `path`.
 
-    Whatever stood at `path` stays until the draft is complete and on disk; a failure removes the draft.
+    Whatever stood at `path` stays until the draft is complete and on disk; a failure removes the draft. OSError when
+    it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -26,6 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             draft.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         _remove(draft)
 
@@ -34,6 +40,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed left of what they were writing to `folder`."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+\.(draft|old)", path.name):
+            _remove(path)
 
 
 def _flush(draft: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import load_saved
 from prune_core.progress import ProgressBar
-from prune_core.recipe import Recipe, TaskSection
+from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
 from prune_core.saving import save_compact
 from prune_core.strategy import Context, Strategy
@@ -37,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 DEMO_MEASURE = {"batch_size": 64}
 DEMO_TRAINING = {"epochs": 12.0, "batch_size": 64, "learning_rate": 5e-4, "save_steps": 200}
-DEMO_FILL = {"epochs": 3.0}
+
+FILL_SHARE = 0.25
+"""Length of a fill that nothing is said about, as a share of the fine-pruning before it."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,15 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     """
     started = time.time()
     workspace = open_workspace(recipe, resume=resume, overwrite=overwrite)
-    if workspace.manifest.is_file():
+    if workspace.manifest.is_file() and not overwrite:
         return workspace.read_manifest()
-    recipe = _resolved(recipe, workspace)
+    if overwrite and recipe.model is None:
+        workspace.clear()
+    given, recipe = recipe, _resolved(recipe, workspace)
     job = _job(recipe, workspace)
+    _fill_training(job)
+    if overwrite and given.model is not None:
+        workspace.clear()  # only now: a mistake in the recipe must not cost the run that was there
     write_text(workspace.recipe, recipe.dump())
     set_seed(recipe.training.seed)
     dense = job.task.load_model(job.model_path)
@@ -97,6 +106,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     examples = len(job.task.train())
     steps = steps_of(recipe.training, examples)
     _strategy(job).prepare(Context(model, structure_of(model), steps, recipe.training.seed))
+    _fill_training(job)
     return {
         "model": f"{job.model_path} ({type(model).__name__})",
         "task": f"{recipe.task.name}, {examples} examples to train on, {len(job.task.validation())} to evaluate on",
@@ -152,7 +162,6 @@ def _resolved(recipe: Recipe, workspace: Workspace) -> Recipe:
         changes |= {"model": model, "task": task}
         changes["training"] = recipe.training.model_copy(update=DEMO_TRAINING | given.get("training", {}))
         changes["measure"] = recipe.measure.model_copy(update=DEMO_MEASURE | given.get("measure", {}))
-        changes["fill"] = recipe.fill.model_copy(update=DEMO_FILL | given.get("fill", {}))
     return recipe.model_copy(update=changes)
 
 
@@ -216,35 +225,42 @@ def _compacted(job: Job, masks: MaskSet) -> tuple[Compaction, Verification]:
 
 def _filled(job: Job, compaction: Compaction, teacher: PreTrainedModel | None) -> Compaction:
     """The compact model after its fill, if there is one to do."""
-    fill, section = job.recipe.fill, job.recipe.training
-    epochs = fill.epochs if fill.epochs is not None else (1.0 if _fills(job) else 0.0)
-    if fill.max_steps == 0 or (fill.max_steps is None and epochs == 0):
+    section = _fill_training(job)
+    if section is None:
         return compaction
-    changes = {
-        "epochs": epochs or 1.0,
-        "max_steps": fill.max_steps,
-        "learning_rate": fill.learning_rate or section.learning_rate / 2,
-    }
-    if compaction.masks.sparse:
-        raise RecipeError(
-            f"fill: {job.recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: "
-            "leave fill out"
-        )
+    _refuse_fill(job, compaction.masks.sparse)
     fill_zeros(compaction.model, compaction.masks, section.seed)
     features = job.task.train()
-    args = arguments(
-        section.model_copy(update=changes), job.workspace.checkpoints / "fill", job.device, _is_text(features)
-    )
+    args = arguments(section, job.workspace.checkpoints / "fill", job.device, _is_text(features))
     distillation = _distillation(job, compaction.model, teacher)
     trainer = make_trainer(compaction.model, job.task, args, features, teacher=teacher, distillation=distillation)
     train(trainer, job.workspace.metrics, "fill")
     return compaction
 
 
-def _fills(job: Job) -> bool:
-    """Whether the strategy fills by default."""
+def _fill_training(job: Job) -> TrainingSection | None:
+    """The training that a fill is, None for no fill; RecipeError where the strategy leaves nothing to fill."""
+    fill, section = job.recipe.fill, job.recipe.training
     strategy: type[Strategy] = import_target(job.plugins.strategy(job.recipe.strategy.name).target)
-    return strategy.fills
+    epochs, steps = fill.epochs, fill.max_steps
+    if epochs is None and steps is None:
+        if not strategy.fills:
+            return None
+        epochs = section.epochs * FILL_SHARE
+        steps = math.ceil(section.max_steps * FILL_SHARE) if section.max_steps else None
+    if steps == 0 or (steps is None and epochs == 0):
+        return None
+    _refuse_fill(job, getattr(strategy, "sparse", False))
+    rate = fill.learning_rate or section.learning_rate / 2
+    return section.model_copy(update={"epochs": epochs or 1.0, "max_steps": steps, "learning_rate": rate})
+
+
+def _refuse_fill(job: Job, sparse: bool) -> None:
+    if sparse:
+        raise RecipeError(
+            f"fill: {job.recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: "
+            "leave fill out"
+        )
 
 
 def _distillation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel | None) -> Any:
@@ -252,7 +268,7 @@ def _distillation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel |
     section = job.recipe.distillation
     if teacher is None or section.hidden_states == 0:
         return section
-    sizes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (student, teacher)]
+    sizes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (teacher, student)]
     if sizes[0] == sizes[1]:
         return section
     logger.warning(
@@ -262,7 +278,7 @@ def _distillation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel |
 
 
 def _report(job: Job, dense: PreTrainedModel, compaction: Compaction, verification: Verification) -> dict[str, Any]:
-    comparison = compare(compaction.model.cpu(), dense.cpu(), job.recipe.measure, job.device)
+    comparison = compare(compaction.model.cpu(), dense.cpu(), _fitting(job.recipe.measure, dense), job.device)
     results = Results(
         metric=job.task.metric,
         dense=_evaluate(job, dense) if job.trained_head else {},
@@ -277,16 +293,24 @@ def _report(job: Job, dense: PreTrainedModel, compaction: Compaction, verificati
         "strategy": job.recipe.strategy.name,
         "seed": job.recipe.training.seed,
         "teacher": _teacher_name(job),
+        "filled": _fill_training(job) is not None,
         **results.manifest(),
         **provenance(job.plugins),
     }
 
 
+def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
+    """The section with no more tokens than the model takes: a run shall not fail at its last stage."""
+    positions = getattr(model.config, "max_position_embeddings", None) or section.length
+    return section.model_copy(update={"length": min(section.length, positions)})
+
+
 def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
     """Figures of `model` on the task's validation data."""
     features = job.task.validation()
-    args = arguments(job.recipe.training, job.workspace.checkpoints / "evaluate", job.device, text=False)
-    found = make_trainer(model, job.task, args, callbacks=[ProgressBar("evaluate")]).predict(features).metrics or {}
+    with tempfile.TemporaryDirectory() as folder:  # a Trainer makes one even where it writes nothing
+        args = arguments(job.recipe.training, Path(folder), job.device, text=False)
+        found = make_trainer(model, job.task, args, callbacks=[ProgressBar("evaluate")]).predict(features).metrics or {}
     return {name.removeprefix("test_"): value for name, value in found.items() if _is_figure(name)}
 
 

@@ -1,8 +1,8 @@
 """Sparse weights on disk: the kept values and one bit a weight, instead of every weight.
 
-Under its own name `NAME.weight` has the kept values alone, in row order, and beside it is `NAME.weight_mask`: bits, eight a
-byte, row by row. `from_pretrained` puts them together again, bit for bit; without prune_core it fails, for the shape is
-another, where a name of its own would have left the weight at random.
+Under its own name `NAME.weight` has the kept values alone, in row order, and beside it is `NAME.weight_mask`: bits,
+eight a byte, row by row. `from_pretrained` puts them together again, bit for bit; without prune_core it fails, for the
+shape is another, where a name of its own would have left the weight at random.
 """
 
 from __future__ import annotations

@@ -10,22 +10,28 @@ import json
 import logging
 import math
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.errors import TrainingError
+from prune_core.files import write_text
 from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
+from prune_core.pretrained import brief
 from prune_core.progress import ProgressBar
 from prune_core.strategy import Progress, Strategy
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch.utils.data import Sampler
 
     from prune_core.recipe import DistillationSection, TrainingSection
     from prune_core.task import Task
@@ -67,6 +73,16 @@ class PruningTrainer(Trainer):
         self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}: lower training.learning_rate "
+                f"(now {self.args.learning_rate}); nothing was saved after the last checkpoint"
+            )
+        return loss
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -94,6 +110,13 @@ class PruningTrainer(Trainer):
             loss = loss + section.hidden_states * hidden_loss(outputs.hidden_states, taught.hidden_states, mask)
         return loss
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(tokens) for tokens in rows["input_ids"]]
+        return _ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
         final = Path(str(self.args.output_dir))
@@ -102,11 +125,15 @@ class PruningTrainer(Trainer):
         self.args.output_dir = str(drafts)
         try:
             super()._save_checkpoint(model, trial)
-        except OSError as error:
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
             shutil.rmtree(drafts, ignore_errors=True)
             raise TrainingError(
-                f"no checkpoint could be written at step {self.state.global_step}: {error}; the last whole one is "
-                f"{get_last_checkpoint(str(final)) or 'none'}: make room and run again with --resume"
+                f"no checkpoint could be written at step {self.state.global_step}: {brief(error)}; the last whole one "
+                f"is {get_last_checkpoint(str(final)) or 'none'}: make room and run again with --resume"
             ) from error
         finally:
             self.args.output_dir = str(final)
@@ -127,6 +154,21 @@ class PruningTrainer(Trainer):
             del model.save_pretrained
 
 
+class _ByLength(LengthGroupedSampler):
+    """Texts of like lengths together, in an order that follows from seed and epoch alone, so that it can be resumed."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        return super().__iter__()  # type: ignore[no-any-return, no-untyped-call]
+
+
 class _StrategySteps(TrainerCallback):
     """Tells the strategy where the training is: at its begin (or resume) and after each optimizer step."""
 
@@ -141,7 +183,7 @@ class _StrategySteps(TrainerCallback):
 
 
 class _Watch(TrainerCallback):
-    """Appends every log line to metrics.jsonl, and stops a run whose loss is no number any more."""
+    """Appends every log line to metrics.jsonl."""
 
     def __init__(self, path: Path, stage: str, strategy: Strategy | None) -> None:
         self.path, self.stage, self.strategy = path, stage, strategy
@@ -152,11 +194,6 @@ class _Watch(TrainerCallback):
             line["mask_density"] = logs["mask_density"] = round(self.strategy.masks().density(), 4)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if not math.isfinite(float(line.get("loss", 0.0))):
-            raise TrainingError(
-                f"the loss is {line['loss']} at step {state.global_step}: lower training.learning_rate "
-                f"(now {args.learning_rate}); nothing was saved after the last checkpoint"
-            )
 
 
 def steps_of(section: TrainingSection, examples: int) -> int:
@@ -180,6 +217,7 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
         save_steps=section.save_steps,
         save_total_limit=None,
         logging_steps=section.logging_steps,
+        logging_nan_inf_filter=False,
         train_sampling_strategy="group_by_length" if text else "random",
         remove_unused_columns=False,
         report_to=[],
@@ -200,13 +238,38 @@ def make_trainer(
 
 def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
     """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
-    trainer.add_callback(_Watch(log, stage, trainer.strategy))
-    trainer.add_callback(ProgressBar(stage))
     folder = str(trainer.args.output_dir)
     last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    done = _steps_done(last) if last else (0, 1)
+    _forget(log, stage, done[0])
     if last:
         logger.info("resuming from %s", last)
+    if last and done[0] >= done[1]:  # the Trainer would do one step more
+        trainer._load_from_checkpoint(last)
+        if trainer.strategy is not None:
+            trainer.strategy.step(Progress(*done))
+        return
+    trainer.add_callback(_Watch(log, stage, trainer.strategy))
+    trainer.add_callback(ProgressBar(stage))
     trainer.train(resume_from_checkpoint=last)
+
+
+def _steps_done(checkpoint: str) -> tuple[int, int]:
+    """Steps that a checkpoint was saved after, and all steps of its training."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"], state["max_steps"]
+
+
+def _forget(log: Path, stage: str, step: int) -> None:
+    """Drop the log lines of steps that will be done again, and what a kill left of a line."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and not _is_later(json.loads(line), stage, step)]
+    if len(kept) < len(lines):
+        write_text(log, "".join(f"{line}\n" for line in kept))
+
+
+def _is_later(line: dict[str, Any], stage: str, step: int) -> bool:
+    return bool(line["stage"] == stage and line["step"] > step)
 
 
 def _rotate(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_core.errors import RunError
-from prune_core.files import write_text
+from prune_core.files import remove_drafts, write_text
 from prune_core.recipe import Recipe
 
 
@@ -56,6 +56,11 @@ class Workspace:
         loaded: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
         return loaded
 
+    def clear(self) -> None:
+        """Remove everything that is in the folder."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text(self.manifest, json.dumps(manifest, indent=2, default=str) + "\n")
 
@@ -66,7 +71,7 @@ def default_output(recipe: Recipe) -> Path:
 
 
 def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
-    """The folder of this recipe's run, ready to write to.
+    """The folder of this recipe's run, ready to write to; with `overwrite` the run that it holds is still there.
 
     RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something
     else, or when the run to resume was made by another recipe.
@@ -88,14 +93,23 @@ def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bo
     if not workspace.recipe.is_file():
         raise RunError(f"{folder} is not empty and holds no run; choose another --output")
     if overwrite:
-        shutil.rmtree(folder)
-    elif not resume:
+        _keep_sources(folder, recipe)
+        return
+    if not resume:
         raise RunError(
             f"{folder} already holds a run; go on with --resume, replace it with --overwrite, "
             "or choose another --output"
         )
-    else:
-        _same_recipe(workspace, recipe)
+    _same_recipe(workspace, recipe)
+    remove_drafts(folder)
+
+
+def _keep_sources(folder: Path, recipe: Recipe) -> None:
+    """RunError when overwriting the folder would delete what the recipe reads."""
+    sources = [recipe.model, recipe.teacher, recipe.task.train_file, recipe.task.validation_file]
+    inside = [str(path) for path in sources if path and folder.resolve() in Path(path).resolve().parents]
+    if inside:
+        raise RunError(f"{folder} holds {inside[0]}, which this recipe reads: choose another --output")
 
 
 def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:

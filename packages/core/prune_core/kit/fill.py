@@ -7,6 +7,8 @@ from prune_core.masks import MaskSet
 
 SHARE = 0.01
 """Standard deviation of the new values, as a share of that of the layer's other weights."""
+FRESH = 0.02
+"""The same of a fresh layer's weights, which stands in where a layer has no others."""
 
 
 @torch.no_grad()
@@ -17,8 +19,9 @@ def fill_zeros(model: nn.Module, masks: MaskSet, seed: int) -> int:
     for name, mask in masks.items():
         weight = model.get_parameter(name)
         empty = ~mask.expand()
-        scale = float(weight.float().std()) * SHARE
-        noise = torch.randn(weight.shape, generator=generator) * scale
+        others = weight[~empty.to(weight.device)].float()
+        scale = float(others.std()) if len(others) > 1 else FRESH
+        noise = torch.randn(weight.shape, generator=generator) * scale * SHARE
         weight.copy_(torch.where(empty.to(weight.device), noise.to(weight), weight))
         filled += int(empty.sum())
     return filled

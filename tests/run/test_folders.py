@@ -1,0 +1,160 @@
+"""What can be done with the folders afterwards: verify, compact and evaluate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prune_core.errors import DataError, MaskError, ModelError, RecipeError, RunError
+from prune_core.masks import MaskSet
+from prune_core.recipe import TaskSection
+from prune_core.run import compact_folder, evaluate_folder
+from prune_core.testing.sample_masks import random_masks
+from prune_core.testing.tiny import tiny_model
+from prune_core.verify import verify_run
+
+
+@pytest.fixture
+def own_run(finished, tmp_path):
+    """A copy of a finished run, to be damaged."""
+
+    def get(strategy="structured", family="bert"):
+        return Path(shutil.copytree(finished(family, strategy)[0], tmp_path / "run"))
+
+    return get
+
+
+def change(folder, weights, name, edit):
+    state = weights(folder)
+    state[name] = edit(state[name])
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class TestVerify:
+    BIAS = "bert.encoder.layer.0.attention.output.dense.bias"
+
+    def test_a_folder_that_is_no_run(self, tmp_path):
+        with pytest.raises((RunError, RecipeError, MaskError)) as caught:
+            verify_run(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_a_model_of_other_sizes(self, own_run, finished):
+        folder = own_run()
+        shutil.rmtree(folder / "model")
+        shutil.copytree(finished("bert", "hybrid")[0] / "model", folder / "model")
+        with pytest.raises(RunError, match=r"is not the model that the masks make: .* has shape"):
+            verify_run(folder)
+
+    def test_a_model_of_other_weights(self, own_run, weights):
+        folder = own_run()
+        change(folder / "model", weights, self.BIAS, lambda bias: bias + 1e-3)
+        found = verify_run(folder)
+        assert not found.passed
+        assert found.compact_vs_reloaded > 0
+
+    def test_other_masks(self, own_run):
+        """Masks that the model was not made by: everything kept in the first unit that lost something."""
+        folder = own_run()
+        masks = MaskSet.load(folder / "masks.safetensors")
+        kept = {name: mask for name, mask in masks.items() if ".layer.0." not in name}
+        MaskSet(kept).save(folder / "masks.safetensors")
+        with pytest.raises(RunError, match="is not the model that the masks make"):
+            verify_run(folder)
+
+    def test_a_filled_model_is_verified_by_its_sizes(self, own_run):
+        assert verify_run(own_run("hybrid")).passed
+
+    @pytest.mark.parametrize("name", ["masked", "model"])
+    def test_a_missing_folder(self, name, own_run):
+        folder = own_run()
+        shutil.rmtree(folder / name)
+        with pytest.raises(ModelError, match=name):
+            verify_run(folder)
+
+
+class TestCompactFolder:
+    @pytest.mark.parametrize(("family", "strategy"), [("bert", "structured"), ("bert", "block"), ("vit", "block")])
+    def test_it_makes_the_model_of_the_run_again(self, family, strategy, finished, weights, tmp_path):
+        folder, manifest = finished(family, strategy)
+        report = compact_folder(folder / "masked", folder / "masks.safetensors", tmp_path / "again")
+        one, other = weights(folder / "model"), weights(tmp_path / "again")
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert report["density"] == manifest["density"]["reached"]
+        assert report["bytes"] == sum(path.stat().st_size for path in (tmp_path / "again").glob("*.safetensors"))
+        processor = "tokenizer.json" if family == "bert" else "preprocessor_config.json"
+        assert (tmp_path / "again" / processor).is_file()
+
+    def test_what_is_there_is_never_replaced(self, finished, tmp_path):
+        folder, _ = finished()
+        (tmp_path / "mine").write_text("mine")
+        for output in (tmp_path, tmp_path / "mine"):
+            with pytest.raises(DataError, match="exists already; choose another --output"):
+                compact_folder(folder / "masked", folder / "masks.safetensors", output)
+        assert (tmp_path / "mine").read_text() == "mine"
+
+    def test_masks_of_another_model(self, finished, tmp_path):
+        folder, _ = finished()
+        random_masks(tiny_model("vit"), "head").save(tmp_path / "masks.safetensors")
+        with pytest.raises(MaskError, match=r"'vit\.layers.*which the model does not have"):
+            compact_folder(folder / "masked", tmp_path / "masks.safetensors", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_missing_masks(self, finished, tmp_path):
+        with pytest.raises(MaskError, match="no masks at"):
+            compact_folder(finished()[0] / "masked", tmp_path / "masks.safetensors", tmp_path / "out")
+
+    def test_no_model(self, finished, tmp_path):
+        with pytest.raises(ModelError, match=r"holds no config\.json"):
+            compact_folder(tmp_path, finished()[0] / "masks.safetensors", tmp_path / "out")
+
+
+class TestEvaluateFolder:
+    @pytest.mark.parametrize(("family", "strategy"), [("bert", "hybrid"), ("vit", "block")])
+    def test_the_figures_are_those_of_the_run(self, family, strategy, finished, inputs):
+        folder, manifest = finished(family, strategy)
+        task = TaskSection(**{**inputs[family]["task"], "train_file": None})
+        assert evaluate_folder(str(folder / "model"), task, device="cpu") == pytest.approx(
+            manifest["metrics"]["pruned"], abs=1e-6
+        )
+        assert evaluate_folder(inputs[family]["model"], task, device="cpu") == pytest.approx(
+            manifest["metrics"]["dense"], abs=1e-6
+        )
+
+    def test_accuracy_by_hand(self, finished, inputs):
+        folder, _ = finished("bert", "structured")
+        path = Path(inputs["bert"]["task"]["validation_file"])
+        rows = [line.rpartition(",")[::2] for line in path.read_text().splitlines()[1:]]
+        model = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
+        tokens = AutoTokenizer.from_pretrained(folder / "model")(
+            [text for text, _ in rows], padding=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            guesses = model(**tokens).logits.argmax(-1)
+        right = sum(model.config.id2label[int(guess)] == label for guess, (_, label) in zip(guesses, rows, strict=True))
+        task = TaskSection(name="text-classification", validation_file=path)
+        assert evaluate_folder(str(folder / "model"), task, device="cpu")["accuracy"] == pytest.approx(
+            right / len(rows)
+        )
+
+    def test_nothing_is_written(self, finished, inputs, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        evaluate_folder(str(finished()[0] / "model"), TaskSection(**inputs["bert"]["task"]), device="cpu")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_data(self, finished):
+        with pytest.raises(DataError, match="no data"):
+            evaluate_folder(str(finished()[0] / "model"), TaskSection(name="text-classification"), device="cpu")
+
+
+def test_the_config_of_the_model_names_the_dense_heads(finished):
+    folder, manifest = finished("bert", "structured")
+    units = json.loads((folder / "model" / "config.json").read_text())["quantization_config"]["units"]
+    kept = {
+        key: len(entry["kept"]) if isinstance(entry["kept"], list) else entry["kept"] for key, entry in units.items()
+    }
+    assert kept == {unit["key"]: unit["kept"] for unit in manifest["units"]}
