@@ -46,7 +46,9 @@ def narrowed(model: PreTrainedModel) -> PreTrainedModel:
 def test_make_targets_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z0-9-]+)", text)) | set(re.findall(r"^make ([a-z0-9-]+)", text, flags=re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z0-9-]+)", text)) | set(
+        re.findall(r"^make ([a-z0-9-]+)", text, flags=re.MULTILINE)
+    )
     assert named <= targets
 
 

@@ -75,7 +75,9 @@ class DistillationSection(_Section):
 class FillSection(_Section):
     """Fine-tuning of the compact model after its inner zeros got small random values."""
 
-    epochs: float | None = Field(None, ge=0, description="Passes; by default a quarter of the fine-pruning for strategies that fill, else 0.")
+    epochs: float | None = Field(
+        None, ge=0, description="Passes; by default a quarter of training's, if the strategy fills."
+    )
     max_steps: int | None = Field(None, ge=0, description="Optimizer steps, instead of epochs; 0 for none.")
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
 

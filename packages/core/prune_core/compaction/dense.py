@@ -6,8 +6,7 @@ import copy
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from prune_core.compaction.decide import kept_indices
 from prune_core.compaction.resize import lines, resize
