@@ -108,7 +108,8 @@ def table(work: Path) -> None:
         "",
         "Dense: MiniLM-L6-H384 fine-tuned on nine tenths of SST-2's train. Every row: 1200 steps of 32 from that",
         "model (hybrid: 600 more in its fill), its dense self as the teacher, one recipe (`recipes/sst2.yaml`).",
-        "Accuracy on the 872 validation sentences; speed at batch 8, length 128, float32, 2 CPU threads, median of 30 interleaved rounds (95 % interval).",
+        "Accuracy on the 872 validation sentences; speed at batch 8, length 128, float32, 2 CPU threads, median of 30",
+        "interleaved rounds (95 % interval).",
         "",
         "| strategy | seed | density asked | reached | dense | pruned | speed-up | FLOPs | MB (dense {}) |".format(
             rows[0]["dense_megabytes"]

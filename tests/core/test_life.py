@@ -163,6 +163,23 @@ def test_kept_gates_are_folded_into_the_weights():
     np.testing.assert_allclose(after, before * (soft * kept.numpy()), rtol=2e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options"), [*((name, {}) for name in STRATEGIES), ("hybrid", {"joint_attention": True})]
+)
+def test_half_open_gates_are_folded_wherever_they_multiply(strategy, options):
+    training = Training(
+        small_units(), strategy, 10, density=0.5, binarizer="hard_concrete", score_learning_rate=1e-9, **options
+    )
+    with torch.no_grad():
+        for one in groups_of(training.model):
+            one.scores.copy_(torch.linspace(-0.5, 0.5, one.scores.numel()).view_as(one.scores))
+    masked = logits(training.run().model)
+    kept = torch.cat([one.mask[one.mask > 0] for one in groups_of(training.model)])
+    assert kept.max() < 0.8
+    training.pruning.finish()
+    torch.testing.assert_close(logits(training.model), masked, rtol=0, atol=2e-6)
+
+
 # Freeze
 
 

@@ -1,5 +1,6 @@
 """Tiny models with data of their own, runs on them in this process, and runs in processes that can be killed."""
 
+import gc
 import multiprocessing
 import os
 import random
@@ -49,6 +50,14 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection():
+    """A Trainer collects garbage at its end: that need not go through everything that was imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -203,7 +212,7 @@ def same_result(weights):
 class Children:
     """Runs in processes of their own, forked from a server that has imported everything already."""
 
-    PRELUDE = "import os, resource, signal\nfrom pathlib import Path\nimport prune_core.run as life\n"
+    PRELUDE = "import gc, os, resource, signal\nfrom pathlib import Path\nimport prune_core.run as life\ngc.freeze()\n"
 
     def __init__(self, folder):
         self.context = multiprocessing.get_context("forkserver")

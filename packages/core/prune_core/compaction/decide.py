@@ -14,8 +14,8 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
 
     `model` has the masks of its biases baked in. A head goes when the mask empties all its output columns, or all its
     value rows: then it adds a constant, its value bias through the output (attention weights sum to 1). A head with
-    empty query or key rows averages its values and stays. A neuron goes when its down column is empty, or its up row: then it adds
-    act(bias) times its down column.
+    empty query or key rows averages its values and stays. A neuron goes when its down column is empty, or its up row:
+    then it adds act(bias) times its down column.
     """
     silent, constant, values = (
         _attention(model, unit, masks) if isinstance(unit, Attention) else _ffn(model, unit, masks)
