@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
-from prune_core.masks import MaskSet
+from prune_core.granularity import Column
+from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import FAMILIES, tiny_inputs, tiny_model
@@ -143,3 +143,27 @@ def test_without_masks_nothing_is_removed(model):
     assert compaction.density == 1
     assert difference(compaction.model, model) == 0
     assert getattr(compaction.model.config, "quantization_config", None) is None
+
+
+def test_masks_of_other_layers_are_baked_in(model):
+    """A mask may name what is no unit, such as the classifier: its zeros must be in the compact model too."""
+    name = next(
+        name for name, _ in model.named_parameters() if name.startswith(("classifier", "cls")) and "weight" in name
+    )
+    shape = tuple(model.get_parameter(name).shape)
+    masks = MaskSet(
+        {**keeping(model, DIFFERENT), name: Mask(Column(8), torch.tensor([True, False, True, True]), shape)}
+    )
+    masked = baked(model, masks)
+    assert difference(masked, baked(model, keeping(model, DIFFERENT))) > 0.01
+    assert difference(compact(model, masks).model, masked) <= ATOL
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_as_on_the_cpu(model):
+    masks = unit_masks(model, lambda unit: DIFFERENT[unit.key])
+    values = {name: mask for name, mask in masks.items() if not name.endswith("bias")}  # constants are folded
+    expected = compact(model, MaskSet(values)).model
+    found = compact(model.cuda(), MaskSet(values)).model
+    assert {parameter.device.type for parameter in found.parameters()} == {"cuda"}
+    assert difference(found.cpu(), expected) <= ATOL

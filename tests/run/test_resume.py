@@ -33,7 +33,7 @@ def whole(recipe, tmp_path_factory):
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_killed_at_random_moments_in_training(family, whole, recipe, children, same_result, tmp_path):
-    """Two kills, each a random number of steps after the last, in fine-pruning or fill, at a random moment of a step."""
+    """Two kills, each a random number of steps after the last, while pruning or filling, at any moment of a step."""
     expected = whole(family, strategy="hybrid")
     mine = recipe(tmp_path / "run", family=family, strategy="hybrid", training=LONG)
     chance = random.Random()

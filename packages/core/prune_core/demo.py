@@ -10,6 +10,7 @@ from PIL import Image as Pictures
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from transformers import (
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     ViTConfig,
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from prune_core.files import replacing
+from prune_core.progress import ProgressBar
 from prune_core.recipe import TaskSection
 from prune_core.tasks.image_classification import ImageClassification
 
@@ -42,6 +44,7 @@ _TRAINING: dict[str, Any] = {
     "save_strategy": "no",
     "remove_unused_columns": False,
     "report_to": [],
+    "disable_tqdm": True,
     "dataloader_pin_memory": False,
 }
 
@@ -87,7 +90,10 @@ def _train_dense(folder: Path, section: TaskSection, seed: int, changes: dict[st
     ).save_pretrained(folder)
     task = ImageClassification(section, str(folder))
     arguments = TrainingArguments(output_dir=str(folder), seed=seed, **(_TRAINING | changes))
-    Trainer(model=model, args=arguments, train_dataset=task.train(), data_collator=task.collate).train()
+    trainer = Trainer(model=model, args=arguments, train_dataset=task.train(), data_collator=task.collate)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ProgressBar("dense"))
+    trainer.train()
     model.save_pretrained(folder)
 
 

@@ -29,7 +29,7 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
         columns = _masked(model, unit.output if isinstance(unit, Attention) else unit.down, masks)
         columns = columns.view(len(columns), -1, width)[:, folded]
         with torch.no_grad():
-            added = torch.einsum("onw,nw->o", columns.double(), values[folded].double())
+            added = torch.einsum("onw,nw->o", columns.double(), values[folded].to(columns.device).double())
             output.bias.add_(added.to(output.bias))
     return (~(silent | constant)).nonzero().flatten().tolist()
 

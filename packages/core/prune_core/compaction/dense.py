@@ -34,7 +34,8 @@ class DenseCompactor(Compactor):
         masks.check(model)
         total = structure.size(model)
         smaller = model if inplace else _copied(model, structure)
-        MaskSet({name: mask for name, mask in masks.items() if len(mask.shape) == 1}).bake(smaller)
+        prunable = {f"{name}.weight" for name in structure.linears()}
+        MaskSet({name: mask for name, mask in masks.items() if name not in prunable}).bake(smaller)
         reports = []
         remaining: dict[str, Mask] = {}
         stored = 0
