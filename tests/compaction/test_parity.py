@@ -7,6 +7,7 @@ import torch
 
 from prune_core.compaction import compact
 from prune_core.granularity import Column
+from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import unit_masks
