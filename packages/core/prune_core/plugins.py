@@ -124,7 +124,7 @@ def import_target(target: str) -> Any:
     module, _, name = target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # a plugin's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a plugin's module may raise anything while it is imported
         raise PluginError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -149,14 +149,14 @@ def _load(entry: EntryPoint, distribution: str, version: str, offers: list[Offer
         manager.register(plugin, name=entry.name)
         manager.check_pending()
         _refuse_near_misses(plugin)
-    except Exception as error:  # whatever a plugin raises must not reach the others
+    except (Exception, SystemExit) as error:  # whatever a plugin raises must not reach the others
         failures.append(NotLoaded(distribution, entry.name, stage, f"{type(error).__name__}: {error}"))
         return
     for kind, expected in KINDS.items():
         try:
             specs = [spec for answer in getattr(manager.hook, f"prune_{kind}")() for spec in answer]
             _check(specs, expected)
-        except Exception as error:  # one raising hook must not discard the other hooks' answers
+        except (Exception, SystemExit) as error:  # one raising hook must not discard the other hooks' answers
             failures.append(NotLoaded(distribution, entry.name, f"prune_{kind}", f"{type(error).__name__}: {error}"))
         else:
             offers.extend(Offer(kind, spec, distribution, version) for spec in specs)
