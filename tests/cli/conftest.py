@@ -53,7 +53,8 @@ def script() -> Callable[..., Result]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_plugins() -> Iterator[None]:
+def _fresh_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")  # main sets it: no other test shall inherit it
     load_plugins.cache_clear()
     yield
     load_plugins.cache_clear()

@@ -7,6 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+from transformers.utils.logging import disable_progress_bar
+
+
+def one_bar_a_stage() -> None:
+    """Turn off transformers' own bars, one for every file that is read or written."""
+    disable_progress_bar()
 
 
 class ProgressBar(TrainerCallback):

@@ -166,11 +166,10 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     render.log_to_stderr()
     folder = recipe.output or default_output(recipe)
     try:
-        from transformers.utils.logging import disable_progress_bar
-
+        from prune_core.progress import one_bar_a_stage
         from prune_core.run import run as run_recipe
 
-        disable_progress_bar()  # one bar a stage is enough: theirs would show every file that is read or written
+        one_bar_a_stage()
         manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
         typer.echo(f"prune: interrupted; go on from the last checkpoint: prune run {folder} --resume", err=True)
