@@ -28,8 +28,8 @@ BLOCKS = {
 
 STRATEGIES = tuple(BLOCKS)
 BINARIZERS = ("topk", "threshold", "sigmoid_threshold", "magnitude", "hard_concrete")
-ONE_UNIT = {"unstructured": 1 / 16384, "block": 128 / 16384, "hybrid": 512 / 16384, "structured": 512 / 16384}
-"""Share of the prunable weights of `small_units()` that its largest unit holds: a weight, a block, a head."""
+ONE_UNIT = {"unstructured": 64 / 16384, "block": 512 / 16384, "hybrid": 512 / 16384, "structured": 512 / 16384}
+"""Share of the prunable weights of `small_units()` that go at once at most: a neuron, a head, eight neurons."""
 
 
 class Training:
@@ -87,11 +87,6 @@ def many_units(family: str, **changes: Any) -> PreTrainedModel:
 def small_units() -> PreTrainedModel:
     """2 layers of 8 heads of 4 features: 16384 prunable weights."""
     return tiny_model("bert", heads=8)
-
-
-def landed(model: PreTrainedModel, masks: MaskSet) -> float:
-    """Density as it was asked for: of what stays stored, or with sparse masks of the weights that survive."""
-    return masked_share(model, masks) if masks.sparse else stored_density(model, masks)
 
 
 def groups_of(model: nn.Module) -> list[ScoreGroup]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from prune_core.granularity import Block, Element
 from prune_core.kit import layouts
-from prune_core.kit.cut import SAMPLE, OwnUnits, cut_threshold, sliced_units
+from prune_core.kit.cut import SAMPLE, OwnUnits, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.structure import Attention, FeedForward
 
@@ -44,31 +44,45 @@ class Case:
     units: list
     groups: list[ScoreGroup]
 
-    def stored(self, keep) -> int:
-        """Weights that remain stored when `keep` says which scores survive, by the definition of density."""
-        masks = {name: None for unit in self.units for name in unit.linears()}
+    def masks(self, keep) -> dict[str, np.ndarray]:
+        """Expanded masks by linear, when `keep` says which scores survive."""
+        found = {}
         for group in self.groups:
             for target in group.plan.targets:
                 weight = self.model.get_submodule(target.module).weight
                 mask = target.orient(keep(group.scores.detach()).float())
-                masks[target.module] = target.granularity.expand(mask, tuple(weight.shape)).bool().numpy()
-        return sum(stored(unit, masks) for unit in self.units if masks[next(iter(unit.linears()))] is not None)
+                found[target.module] = target.granularity.expand(mask, tuple(weight.shape)).bool().numpy()
+        return found
+
+    def masked_units(self, masks):
+        return [unit for unit in self.units if next(iter(unit.linears())) in masks]
+
+    def stored(self, keep) -> int:
+        """Weights that remain stored, by the definition of density: whole heads and neurons."""
+        masks, total = self.masks(keep), 0
+        for unit in self.masked_units(masks):
+            alive = living(unit, masks)
+            total += int(alive.sum()) * sum(masks[name].size for name in unit.linears()) // len(alive)
+        return total
+
+    def stored_sparse(self, keep) -> int:
+        """The same where zeros are left out: weights that survive, in heads and neurons that do."""
+        masks, total = self.masks(keep), 0
+        for unit in self.masked_units(masks):
+            for name in unit.linears():
+                width, axis = unit.slice_of(name)
+                alive = np.repeat(living(unit, masks), width)
+                total += int((masks[name] & (alive[:, None] if axis == "rows" else alive)).sum())
+        return total
 
 
-def stored(unit, masks) -> int:
-    weights = sum(masks[name].size for name in unit.linears())
+def living(unit, masks) -> np.ndarray:
+    """Which heads (of key and value) or neurons still do something."""
     if isinstance(unit, FeedForward):
         alive = masks[unit.up].any(axis=1) & masks[unit.down].any(axis=0)
-        if unit.gate:
-            alive &= masks[unit.gate].any(axis=1)
-        return int(alive.sum()) * weights // unit.size
-    alive = 0
-    for head in range(unit.key_value_heads):
-        rows = slice(head * unit.head_size, (head + 1) * unit.head_size)
-        queries = unit.heads // unit.key_value_heads * unit.head_size
-        columns = slice(head * queries, (head + 1) * queries)
-        alive += bool(masks[unit.value][rows].any() and masks[unit.output][:, columns].any())
-    return alive * weights // unit.key_value_heads
+        return alive & masks[unit.gate].any(axis=1) if unit.gate else alive
+    values = masks[unit.value].any(axis=1).reshape(unit.key_value_heads, -1).any(axis=1)
+    return values & masks[unit.output].any(axis=0).reshape(unit.key_value_heads, -1).any(axis=1)
 
 
 def group_of(model: nn.Module, plan: GroupPlan, draw_scores) -> ScoreGroup:
@@ -106,8 +120,13 @@ def models(draw):
     return Case(model, units, groups)
 
 
+def bare(groups) -> dict[str, torch.Tensor]:
+    """A ranking by the scores themselves."""
+    return {group.plan.name: group.scores.detach() for group in groups}
+
+
 def check(case: Case, units, budget: float, count) -> None:
-    cut = cut_threshold(units, budget)
+    cut = cut_threshold(units, bare(case.groups), budget)
     assert cut.shape == ()
     assert count(lambda scores: scores > cut) <= budget + 1e-3
     if torch.isinf(cut):
@@ -121,7 +140,7 @@ def check(case: Case, units, budget: float, count) -> None:
 def test_heads_and_neurons(case, share):
     units = [found for unit in case.units if (found := sliced_units(case.model, unit, case.groups))]
     total = case.stored(lambda scores: torch.ones_like(scores))
-    assert total == sum(unit.cost * unit.life().numel() for unit in units)
+    assert total == sum(unit.cost * unit.life(bare(case.groups)).numel() for unit in units)
     if units:
         check(case, units, share * total, case.stored)
 
@@ -136,14 +155,24 @@ def test_scores_of_their_own(case, share):
         check(case, units, share * held(lambda scores: torch.ones_like(scores)), held)
 
 
+@settings(max_examples=40)
+@given(models(), st.floats(0, 1.1))
+def test_weights_where_zeros_are_left_out(case, share):
+    units = [found for unit in case.units for found in stored_weights(case.model, unit, case.groups)]
+    total = case.stored_sparse(lambda scores: torch.ones_like(scores))
+    assert total == sum(unit.life(bare(case.groups)).numel() for unit in units)
+    if units:
+        check(case, units, share * total, case.stored_sparse)
+
+
 @given(models())
 def test_a_life_ends_where_the_brute_force_says(case):
     """Between two lives nothing changes, and at each one something dies."""
     units = [found for unit in case.units if (found := sliced_units(case.model, unit, case.groups))]
     if not units:
         return
-    lives = torch.cat([unit.life() for unit in units])
-    costs = torch.cat([torch.full(unit.life().shape, unit.cost) for unit in units])
+    lives = torch.cat([unit.life(bare(case.groups)) for unit in units])
+    costs = torch.cat([torch.full(unit.life(bare(case.groups)).shape, unit.cost) for unit in units])
     for life in lives.unique().tolist():
         assert case.stored(lambda scores, at=life: scores > at) == int(costs[lives > life].sum())
 
@@ -159,7 +188,7 @@ def test_by_hand():
     assert [unit.cost for unit in units] == [4 * 12 * 6, 2 * 12]
     cuts = {0: 0.9, 287: 0.9, 288: 0.7, 311: 0.7, 312: 0.6, 336: 0.5, 623: 0.5, 624: 0.4, 719: 0.1, 720: -torch.inf}
     for budget, cut in cuts.items():
-        assert cut_threshold(units, budget).item() == pytest.approx(cut), budget
+        assert cut_threshold(units, bare(groups), budget).item() == pytest.approx(cut), budget
 
 
 def test_a_head_of_which_value_or_output_is_gone_is_gone_and_one_without_query_or_key_is_not():
@@ -168,7 +197,7 @@ def test_a_head_of_which_value_or_output_is_gone_is_gone_and_one_without_query_o
     plans = layouts.head_slices(unit)
     values = {"a.query": [0.0, 0.0], "a.key": [0.0, 0.0], "a.value": [3.0, 1.0], "a.attention_output": [2.0, 4.0]}
     groups = [group_of(model, plan, lambda _, name=plan.name: np.array(values[name])) for plan in plans]
-    assert sliced_units(model, unit, groups).life().tolist() == [2.0, 1.0]
+    assert sliced_units(model, unit, groups).life(bare(groups)).tolist() == [2.0, 1.0]
 
 
 def test_a_unit_without_scores_is_none():
@@ -184,13 +213,13 @@ def many() -> ScoreGroup:
 
 
 def test_a_large_cut_is_exact_when_asked(many):
-    cut = cut_threshold([OwnUnits(many)], 300_001.5)
+    cut = cut_threshold([OwnUnits(many)], bare([many]), 300_001.5)
     assert int((many.scores > cut).sum()) == 300_001
 
 
 def test_a_large_cut_is_sampled_within_its_error(many):
     for density in (0.05, 0.35, 0.9):
-        cut = cut_threshold([OwnUnits(many)], density * many.scores.numel(), exact=False)
+        cut = cut_threshold([OwnUnits(many)], bare([many]), density * many.scores.numel(), exact=False)
         assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=0.004)  # 4 standard errors
 
 
@@ -201,5 +230,5 @@ def test_costs_are_exact_in_scores_of_low_precision():
         for name, scores, cost in (("a", [4.0, 3.0], 257), ("b", [2.0], 2))
     ]
     units = [OwnUnits(group) for group in groups]
-    assert cut_threshold(units, 513).item() == 3.0
-    assert cut_threshold(units, 514).item() == 2.0
+    assert cut_threshold(units, bare(groups), 513).item() == 3.0
+    assert cut_threshold(units, bare(groups), 514).item() == 2.0

@@ -48,7 +48,10 @@ class Granularity(ABC):
         """`rows` for the input columns. Shape [in]."""
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
-        """The mask of every single weight, in the dtype of `mask`."""
+        """The mask of every single weight, in the dtype of `mask`.
+
+        Of scores instead of a mask: the highest threshold at which each weight survives.
+        """
         return self.apply(torch.ones(weight, dtype=mask.dtype, device=mask.device), mask)
 
 
@@ -223,6 +226,10 @@ class RowsColumns(Granularity):
     def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
         rows, columns = torch.split(mask, list(weight.shape))
         return weight * rows[:, None] * columns[None, :]
+
+    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
+        rows, columns = mask.split([weight[0], weight[1]])
+        return torch.minimum(rows[:, None], columns[None, :])
 
     def reduce(self, values: Tensor) -> Tensor:
         return torch.cat([values.mean(dim=1), values.mean(dim=0)])

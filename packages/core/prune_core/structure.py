@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prune_core.architectures import Architecture
 from prune_core.errors import StructureError
+from prune_core.granularity import Axis
 
 
 class Role(StrEnum):
@@ -58,6 +59,12 @@ class Attention:
             self.output: Role.ATTENTION_OUTPUT,
         }
 
+    def slice_of(self, module: str) -> tuple[int, Axis]:
+        """How many rows (or columns) of one of its linears belong to one key/value head and its queries."""
+        shared = module in (self.key_, self.value)
+        width = self.head_size * (1 if shared else self.queries_per_key)
+        return width, "columns" if module == self.output else "rows"
+
 
 @dataclass(frozen=True)
 class FeedForward:
@@ -76,6 +83,10 @@ class FeedForward:
             return {}
         gate = {self.gate: Role.FFN_GATE} if self.gate else {}
         return {self.up: Role.FFN_UP, **gate, self.down: Role.FFN_DOWN}
+
+    def slice_of(self, module: str) -> tuple[int, Axis]:
+        """The one row (of down: column) of one of its linears that belongs to a neuron."""
+        return 1, "columns" if module == self.down else "rows"
 
 
 Unit = Attention | FeedForward

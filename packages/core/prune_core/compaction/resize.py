@@ -28,13 +28,9 @@ def resize(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
 
 def lines(unit: Unit, module: str, kept: Sequence[int]) -> tuple[Tensor, Axis]:
     """Rows or columns of one linear of `unit` that belong to the kept heads or neurons."""
-    if isinstance(unit, FeedForward):
-        return torch.tensor(kept, dtype=torch.long), "columns" if module == unit.down else "rows"
-    shared = module in (unit.key_, unit.value)
-    width = unit.head_size * (1 if shared else unit.queries_per_key)
-    heads = torch.tensor(kept, dtype=torch.long)
-    index = (heads[:, None] * width + torch.arange(width)).flatten()
-    return index, "columns" if module == unit.output else "rows"
+    width, axis = unit.slice_of(module)
+    index = torch.tensor(kept, dtype=torch.long)[:, None] * width + torch.arange(width)
+    return index.flatten(), axis
 
 
 def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:

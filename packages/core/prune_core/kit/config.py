@@ -59,3 +59,11 @@ class MaskingConfig(StrategyConfig):
         if self.penalty_weight is not None:
             return None
         return DEFAULT_DENSITY if self.density is None else self.density
+
+
+class UnitMaskingConfig(MaskingConfig):
+    """For strategies that remove whole neurons."""
+
+    neuron_multiple: int = Field(
+        8, ge=1, description="Neurons stay in multiples of this in every layer: matrix kernels run odd sizes slower."
+    )

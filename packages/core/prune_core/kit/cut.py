@@ -3,9 +3,11 @@
 A physical unit is what is stored or removed as one: a head, a neuron, or, where zeros are left out on disk, a block or
 a single weight. Each has a life, the highest threshold that it survives, and a cost in weights. Sorting the lives and
 adding up the costs gives the threshold exactly, with no search and no synchronisation with the device.
+
+Lives are read from a ranking: the scores of every group as they are compared with each other (see kit/ranking.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +21,9 @@ from prune_core.structure import Attention, Unit, linear
 SAMPLE = 1 << 18
 """While masks still move, more scores than this are cut by a strided sample (density within about 0.001)."""
 
+Ranking = Mapping[str, Tensor]
+"""Name of a group -> its scores as they are compared with those of the other groups."""
+
 
 class Units(Protocol):
     """Physical units of one kind: the weights that each holds, and the threshold up to which each lives."""
@@ -27,7 +32,7 @@ class Units(Protocol):
     def cost(self) -> int:
         """Weights that one unit holds."""
 
-    def life(self) -> Tensor:
+    def life(self, ranking: Ranking) -> Tensor:
         """Highest threshold that each unit survives; shape [units]."""
 
 
@@ -41,8 +46,8 @@ class OwnUnits:
     def cost(self) -> int:
         return self.group.cost
 
-    def life(self) -> Tensor:
-        return self.group.scores.detach().flatten()
+    def life(self, ranking: Ranking) -> Tensor:
+        return ranking[self.group.plan.name].flatten()
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,14 @@ class Slice:
     width: int
     axis: Axis
 
-    def life(self) -> Tensor:
+    def scores(self, ranking: Ranking) -> Tensor:
+        """The group's ranking as the matrix's granularity reads it."""
+        return self.target.orient(ranking[self.group.plan.name])
+
+    def life(self, ranking: Ranking) -> Tensor:
         """Highest threshold at which a weight of each physical unit's slice survives."""
-        scores = self.target.orient(self.group.scores.detach())
         lines = self.target.granularity.rows if self.axis == "rows" else self.target.granularity.columns
-        return lines(scores, self.shape).view(-1, self.width).amax(dim=1)
+        return lines(self.scores(ranking), self.shape).view(-1, self.width).amax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -73,37 +81,58 @@ class SlicedUnits:
     slices: tuple[Slice, ...]
     cost: int
 
-    def life(self) -> Tensor:
-        return torch.stack([one.life() for one in self.slices]).amin(dim=0)
+    def life(self, ranking: Ranking) -> Tensor:
+        return torch.stack([one.life(ranking) for one in self.slices]).amin(dim=0)
 
 
-def sliced_units(model: nn.Module, unit: Unit, groups: Sequence[ScoreGroup]) -> SlicedUnits | None:
+@dataclass(frozen=True)
+class StoredWeights:
+    """Single weights of one matrix where zeros are left out: one is stored while its score and its owner live."""
+
+    slice: Slice
+    owners: SlicedUnits
+    cost: int = 1
+
+    def life(self, ranking: Ranking) -> Tensor:
+        own = self.slice.target.granularity.expand(self.slice.scores(ranking), self.slice.shape)
+        owner = self.owners.life(ranking).repeat_interleave(self.slice.width)
+        return torch.minimum(own, owner[:, None] if self.slice.axis == "rows" else owner[None, :]).flatten()
+
+    def stored(self, ranking: Ranking, threshold: Tensor) -> Tensor:
+        """1 for each score of the group of which a weight of this matrix is stored; of the group's shape."""
+        alive = (self.life(ranking) > threshold).view(self.slice.shape)
+        scores = self.slice.target.granularity.reduce(alive.float()) > 0
+        return self.slice.target.orient(scores.float())
+
+
+def sliced_units(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> SlicedUnits | None:
     """The heads (key/value heads with their queries) or neurons of `unit`; None where no group masks it."""
-    targets = {target.module: (group, target) for group in groups for target in group.plan.targets}
-    deciding: dict[str, tuple[int, Axis]]
-    if isinstance(unit, Attention):
-        queries = unit.head_size * unit.queries_per_key
-        deciding = {unit.value: (unit.head_size, "rows"), unit.output: (queries, "columns")}
-    else:
-        deciding = {name: (1, "rows") for name in (unit.up, unit.gate) if name} | {unit.down: (1, "columns")}
-    slices = tuple(
-        Slice(*targets[name], tuple(linear(model, name).weight.shape), width, axis)
-        for name, (width, axis) in deciding.items()
-        if name in targets
-    )
+    deciding = (unit.value, unit.output) if isinstance(unit, Attention) else tuple(unit.linears())
+    slices = tuple(one for one in _slices(model, unit, groups) if one.target.module in deciding)
     if not slices:
         return None
-    count = linear(model, slices[0].target.module).weight.shape[0 if slices[0].axis == "rows" else 1]
-    weights = sum(linear(model, name).weight.numel() for name in unit.linears())
-    return SlicedUnits(slices, weights // (count // slices[0].width))
+    count = slices[0].shape[0 if slices[0].axis == "rows" else 1] // slices[0].width
+    return SlicedUnits(slices, sum(linear(model, name).weight.numel() for name in unit.linears()) // count)
 
 
-def cut_threshold(units: Sequence[Units], budget: float, *, exact: bool = True) -> Tensor:
+def stored_weights(model: nn.Module, unit: Unit, groups: Sequence[ScoreGroup]) -> list[StoredWeights]:
+    """The single weights of every matrix of `unit` that a group masks."""
+    owners = sliced_units(model, unit, groups)
+    return [StoredWeights(one, owners) for one in _slices(model, unit, groups)] if owners else []
+
+
+def _slices(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> list[Slice]:
+    targets = {target.module: (group, target) for group in groups for target in group.plan.targets}
+    shapes = {name: tuple(linear(model, name).weight.shape) for name in unit.linears()}
+    return [Slice(*targets[name], shapes[name], *unit.slice_of(name)) for name in shapes if name in targets]
+
+
+def cut_threshold(units: Sequence[Units], ranking: Ranking, budget: float, *, exact: bool = True) -> Tensor:
     """Threshold t such that the units with life > t hold at most `budget` weights, and one more would not fit.
 
-    A scalar tensor on the device of the scores. With `exact=False` a large number of equal units may be sampled.
+    A scalar tensor on the device of the ranking. With `exact=False` a large number of equal units may be sampled.
     """
-    lives = [unit.life() for unit in units]
+    lives = [unit.life(ranking) for unit in units]
     costs = {unit.cost for unit in units}
     if len(costs) == 1:
         return _kth(torch.cat(lives), budget / costs.pop(), exact)

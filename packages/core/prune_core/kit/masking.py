@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.errors import StructureError
+from prune_core.granularity import Neuron
 from prune_core.kit import binarizers, penalties
 from prune_core.kit.config import MaskingConfig
-from prune_core.kit.cut import OwnUnits, Units, cut_threshold, sliced_units
+from prune_core.kit.cut import OwnUnits, Ranking, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.masked import attach, cuts_rows, detach, plain_linear
+from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
 from prune_core.masks import Mask, MaskSet, bias_mask
@@ -51,32 +53,34 @@ class MaskingStrategy(Strategy):
     def layout(self, structure: ModelStructure) -> Sequence[GroupPlan]:
         """The groups of scores for the units of `structure` (less the excluded ones)."""
 
-    def units(self, groups: Sequence[ScoreGroup], structure: ModelStructure) -> Sequence[Units]:
-        """Physical units, for the cut: what each score covers where zeros are left out, else heads and neurons."""
-        if self.sparse:
-            return [OwnUnits(group) for group in groups]
-        found = [sliced_units(self._model, unit, groups) for unit in structure.units]
-        return [units for units in found if units is not None]
-
     def cut(self, groups: Sequence[ScoreGroup], density: float, *, exact: bool) -> list[Tensor]:
         """Masks of the highest scores that physically hold `density`: over all groups, or in each ("local")."""
         budget = self._budget(density)
-        if self.config.scope == "local":
+        if self.config.scope == "local" and self.sparse and not exact:  # sorting every weight at every step is slow
             return [binarizers.topk(group.scores, budget / self._covered) for group in groups]
-        threshold = cut_threshold(self._units, budget, exact=exact)
-        return [(group.scores > threshold).to(group.mask.dtype) for group in groups]
+        ranking = {
+            group.plan.name: self._ranked(group, index / len(groups), exact) for index, group in enumerate(groups)
+        }
+        if exact and self.sparse:
+            return self._stored(groups, ranking, budget)
+        threshold = cut_threshold(self._units, ranking, budget, exact=exact)
+        return [(ranking[group.plan.name] > threshold).to(group.mask.dtype) for group in groups]
 
     def prepare(self, context: Context) -> None:
         plans = self.layout(context.structure.without(self.config.exclude))
         if not plans:
             keys = ", ".join(context.structure.keys())
             raise StructureError(f"nothing to prune: the strategy's layout and exclude leave none of {keys}")
-        self._model, self._seed = context.model, context.seed
+        self._model, self._structure, self._seed = context.model, context.structure, context.seed
         self._progress = Progress(0, context.total_steps)
         groups = [self._group(plan, index / len(plans)) for index, plan in enumerate(plans)]
-        self._units = self.units(groups, context.structure)
+        sliced = [sliced_units(context.model, unit, groups) for unit in context.structure.units]
+        owners = [units for units in sliced if units is not None]
+        self._deciding = {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
+        self._units: Sequence[Units] = [OwnUnits(group) for group in groups] if self.sparse else owners
+        bare = {group.plan.name: group.scores for group in groups}
+        self._covered = sum(unit.cost * unit.life(bare).numel() for unit in self._units)
         self._total = context.structure.size(context.model)
-        self._covered = sum(unit.cost * unit.life().numel() for unit in self._units)
         self.cut(groups, self._final_density(), exact=False)  # refuses a density that cannot be reached
         state = PruningState(groups, pressed=self._pressed)
         context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
@@ -208,6 +212,29 @@ class MaskingStrategy(Strategy):
                 "prunable weights by themselves; exclude less or ask for more"
             )
         return density * self._total - held
+
+    def _ranked(self, group: ScoreGroup, offset: float, exact: bool) -> Tensor:
+        """The scores of a group as the cut compares them with those of the others."""
+        scores = group.scores.detach()
+        if self.config.scope == "local":
+            scores = shares(scores, offset)
+        if self.sparse:
+            return scores
+        if group.plan.name in self._deciding:
+            scores = with_their_unit(scores, self._deciding[group.plan.name])
+        if exact and isinstance(group.plan.targets[0].granularity, Neuron):
+            return in_multiples(scores, getattr(self.config, "neuron_multiple", 1))
+        return scores
+
+    def _stored(self, groups: Sequence[ScoreGroup], ranking: Ranking, budget: float) -> list[Tensor]:
+        """Masks of what is stored in the end where zeros are left out: what lies in emptied heads and neurons goes."""
+        weights = [one for unit in self._structure.units for one in stored_weights(self._model, unit, groups)]
+        threshold = cut_threshold(weights, ranking, budget)
+        masks = {group.plan.name: torch.zeros_like(group.mask) for group in groups}
+        for one in weights:
+            mask = masks[one.slice.group.plan.name]
+            mask.copy_(torch.maximum(mask, one.stored(ranking, threshold).to(mask)))
+        return list(masks.values())
 
     @torch.no_grad()
     def _update(self, *, exact: bool) -> None:

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prune_core.kit.config import Binarizer, MaskingConfig
+from prune_core.kit.config import Binarizer, UnitMaskingConfig
 
 
-class StructuredConfig(MaskingConfig):
+class StructuredConfig(UnitMaskingConfig):
     """Whole heads and neurons, by hard concrete gates (arXiv:1712.01312, arXiv:2204.00408) unless told otherwise."""
 
     binarizer: Binarizer = Field("hard_concrete", description="How scores become masks.")
@@ -16,9 +16,3 @@ class StructuredConfig(MaskingConfig):
     )
     cooldown: float = Field(0.3, ge=0, lt=1, description="Share of the steps after it has arrived.")
     score_learning_rate: float = Field(2e-2, gt=0, description="Learning rate of the scores.")
-
-    @model_validator(mode="after")
-    def _global(self) -> "StructuredConfig":
-        if self.attention == "slices" and self.scope == "local":
-            raise ValueError("slices of several matrices decide on a head: only scope global can land")
-        return self
