@@ -1,8 +1,8 @@
 """The SST-2 table: MiniLM fine-tuned on SST-2, pruned by every strategy from that dense model, with as many steps.
 
-    python benchmarks/dense_sst2.py WORK/dense          # once
-    python benchmarks/sst2_table.py WORK run            # trains what is missing, one row after the other
-    python benchmarks/sst2_table.py WORK table          # measures all rows in one process, writes docs/results/sst2.*
+    python benchmarks/dense_sst2.py WORK/dense                 # once
+    python benchmarks/sst2_table.py WORK run [--jobs N]        # trains what is missing, N rows at a time
+    python benchmarks/sst2_table.py WORK table                 # measures all rows in one process, writes docs/results
 
 A row is `prune run recipes/sst2.yaml` with a strategy, a density and a seed; every choice was made on the tenth of
 train that WORK/sst2-heldout10.parquet holds out, and the figures of the table are those of the validation set.
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,15 +61,22 @@ def command(row: Row, work: Path) -> list[str]:
     ]
 
 
-def run(work: Path) -> None:
-    for row in ROWS:
+def run(work: Path, jobs: int) -> None:
+    """Train every row that is missing, `jobs` at a time, each on its share of the cores."""
+    threads = str(max((os.cpu_count() or 1) // jobs, 1))
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+
+    def train(row: Row) -> None:
         folder = work / "runs" / row.name
         if (folder / "manifest.json").is_file():
-            continue
+            return
         resume = ["--resume"] if folder.is_dir() else []
         with (work / f"{row.name}.log").open("a") as log:
             print(row.name, flush=True)
-            subprocess.run([*command(row, work), *resume], stdout=log, stderr=log, check=False)
+            subprocess.run([*command(row, work), *resume], stdout=log, stderr=log, check=False, env=environment)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(train, ROWS))
 
 
 def figures(row: Row, work: Path) -> dict[str, object] | None:
@@ -133,8 +141,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    {"run": run, "table": table}[arguments.what](arguments.work)
+    if arguments.what == "run":
+        run(arguments.work, arguments.jobs)
+    else:
+        table(arguments.work)
 
 
 if __name__ == "__main__":
