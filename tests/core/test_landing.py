@@ -52,6 +52,15 @@ def test_every_binarizer(strategy, binarizer):
     check_landing(strategy, model, masks, 0.4)
 
 
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_final_masks_say_what_is_stored(scope):
+    """Blocks inside emptied heads and neurons are no longer kept: what is announced is what compaction leaves."""
+    model = small_units()
+    options = {"density": 0.1, "attention_block": (4, 4), "ffn_block": (1, 1), "scope": scope}
+    masks = Training(model, "block", 12, **options).run().pruning.finish()
+    assert masked_share(model, masks) == stored_density(model, masks) <= 0.1
+
+
 @pytest.mark.parametrize("binarizer", BINARIZERS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_score_is_learned(strategy, binarizer):
