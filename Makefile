@@ -47,8 +47,8 @@ build: install  ## build the six wheels into dist/
 	rm -rf dist
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
-bench: install  ## time help, a fine-pruning step and compaction (minutes); results go to docs/results
-	for name in help_time step_overhead compaction; do \
+bench: install  ## time help, a fine-pruning step, compact models and compaction (minutes); results go to docs/results
+	for name in help_time step_overhead speedup compaction; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output docs/results/$$name.json || exit 1; done
 
 bench-sst2: install  ## train and measure the table of docs/results (many hours); WORK=DIR keeps what was trained

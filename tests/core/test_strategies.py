@@ -9,8 +9,12 @@ from torch import nn
 from prune_block.config import BlockConfig
 from prune_core.compaction import compact
 from prune_core.errors import StructureError
+from prune_core.granularity import Element
 from prune_core.kit.config import MaskingConfig
+from prune_core.kit.masking import MaskingStrategy
+from prune_core.kit.scores import GroupPlan, Target
 from prune_core.loading import structure_of
+from prune_core.pruning import Pruning
 from prune_core.strategy import Progress
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import unit_masks
@@ -262,7 +266,7 @@ def test_pressure_is_the_lagrangian_of_the_share_of_open_units(binarizer):
         shares.append(share)
         sizes.append(group.cost * scores.size * (2.0 if group.plan.part == "ffn" else 1.0))
     state = model.pruning.lagrangian
-    ramp = (8 - 2) / (20 - 2)  # linear, over before the cut's is
+    ramp = (8 - 2) / (2 / 3 * (28 - 2))  # linear, over after two thirds of the way
     assert state.target.item() == pytest.approx(1 - 0.7 * ramp)
     density = float(np.average(shares, weights=sizes))
     wanted = reference.lagrangian(state.multipliers.tolist(), density, state.target.item())
@@ -380,3 +384,49 @@ def test_the_model_needs_no_label_and_no_head():
     training = Training(model, "structured", 4, density=0.5)
     training.loss = lambda: model(torch.zeros(1, 3, dtype=torch.long)).last_hidden_state.square().mean()
     assert stored_density(model, training.run().pruning.finish()) <= 0.5
+
+
+def test_pressure_aims_at_the_share_of_what_may_go():
+    """With half the prunable weights left alone, 0.6 of all is 0.2 of the rest."""
+    model = small_units()
+    options = {"density": 0.6, "exclude": ("layer.0.*",), "binarizer": "threshold"}
+    training = Training(model, "structured", 10, **options).run(9)
+    assert model.pruning.lagrangian.target.item() == pytest.approx(0.2)
+    assert 0.6 - ONE_UNIT["structured"] < stored_density(model, training.pruning.finish()) <= 0.6
+
+
+@pytest.mark.parametrize(("warmup", "cooldown"), [(0.0, 0.5), (0.5, 0.3), (0.7, 0.1)])
+def test_pressure_has_arrived_before_the_masks_are_final(warmup, cooldown):
+    model = small_units()
+    training = Training(model, "structured", 100, density=0.4, warmup=warmup, cooldown=cooldown)
+    targets = []
+    for step in range(round(100 * (1 - cooldown))):
+        training.pruning.resume(step)
+        targets.append(model.pruning.lagrangian.target.item())
+    assert targets[int(100 * warmup)] == 1.0
+    assert targets == sorted(targets, reverse=True)
+    assert len(set(targets)) > 10  # a ramp, not a jump
+    assert targets[-1] == pytest.approx(0.4)
+
+
+class OnlyQueries(MaskingStrategy):
+    """A layout that masks nothing but query: no head goes by it."""
+
+    def layout(self, structure):
+        return [
+            GroupPlan(f"{unit.key}.query", "attention", (Target(unit.query, Element()),))
+            for unit in structure.attention
+        ]
+
+
+class OnlyQueriesSparse(OnlyQueries):
+    sparse = True
+
+
+def test_a_layout_that_decides_on_no_unit_is_refused_or_counts_by_itself():
+    with pytest.raises(StructureError, match="no matrix that decides on a head or a neuron"):
+        Pruning(small_units(), OnlyQueries(MaskingConfig(density=0.9)), total_steps=5)
+    model = small_units()
+    pruning = Pruning(model, OnlyQueriesSparse(MaskingConfig(density=0.9)), total_steps=1)
+    pruning.step()
+    assert stored_density(model, pruning.finish()) == pytest.approx(0.9, abs=1e-3)

@@ -87,14 +87,19 @@ class SlicedUnits:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Single weights of one matrix where zeros are left out: one is stored while its score and its owner live."""
+    """Single weights of one matrix where zeros are left out: one is stored while its score and its owner live.
+
+    `owners` are None where no mask decides on the heads or neurons of the unit: they always live.
+    """
 
     slice: Slice
-    owners: SlicedUnits
+    owners: SlicedUnits | None
     cost: int = 1
 
     def life(self, ranking: Ranking) -> Tensor:
         own = self.slice.target.granularity.expand(self.slice.scores(ranking), self.slice.shape)
+        if self.owners is None:
+            return own.flatten()
         owner = self.owners.life(ranking).repeat_interleave(self.slice.width)
         return torch.minimum(own, owner[:, None] if self.slice.axis == "rows" else owner[None, :]).flatten()
 
@@ -118,7 +123,7 @@ def sliced_units(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> 
 def stored_weights(model: nn.Module, unit: Unit, groups: Sequence[ScoreGroup]) -> list[StoredWeights]:
     """The single weights of every matrix of `unit` that a group masks."""
     owners = sliced_units(model, unit, groups)
-    return [StoredWeights(one, owners) for one in _slices(model, unit, groups)] if owners else []
+    return [StoredWeights(one, owners) for one in _slices(model, unit, groups)]
 
 
 def _slices(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> list[Slice]:

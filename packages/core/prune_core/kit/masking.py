@@ -78,6 +78,11 @@ class MaskingStrategy(Strategy):
         owners = [units for units in sliced if units is not None]
         self._deciding = {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
         self._units: Sequence[Units] = [OwnUnits(group) for group in groups] if self.sparse else owners
+        if not self._units:
+            raise StructureError(
+                "nothing would be removed: the layout masks no matrix that decides on a head or a neuron (value and "
+                "output, up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
+            )
         bare = {group.plan.name: group.scores for group in groups}
         self._covered = sum(unit.cost * unit.life(bare).numel() for unit in self._units)
         self._total = context.structure.size(context.model)
@@ -278,9 +283,12 @@ class MaskingStrategy(Strategy):
         return self.cut(self._groups, density, exact=True)
 
     def _aim(self) -> None:
-        """Move the target of the pressure; it ramps linearly, earlier than the cut."""
+        """Move the target of the pressure: linearly, and there after two thirds of the time that masks move."""
         if self._state.lagrangian is not None:
-            ramp = Schedule(1.0, self._final_density(), self.config.warmup, 0.5, "linear")
+            warmup, cooldown = self.config.warmup, self.config.cooldown
+            rest = 1 - warmup - 2 / 3 * (1 - warmup - cooldown)
+            share = self._budget(self._final_density()) / self._covered
+            ramp = Schedule(1.0, share, warmup, rest, "linear")
             self._state.lagrangian.target.fill_(ramp.value(self._progress))
 
     def _pressure(self) -> Tensor:
