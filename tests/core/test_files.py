@@ -1,8 +1,12 @@
 """Files and folders are whole or absent."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from prune_core.files import replacing, write_text
+from prune_core.files import remove_drafts, replacing, write_text
 
 
 def names(folder):
@@ -72,3 +76,67 @@ def test_the_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
         draft.write_text("newer")
     assert (tmp_path / "thing").read_text() == "newer"
     assert names(tmp_path) == ["thing"]
+
+
+KILLED_BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from prune_core.files import replacing
+
+rename, folder = Path.rename, Path(sys.argv[1])
+
+def fatal(path, target):
+    if Path(target) == folder:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+
+Path.rename = fatal
+with replacing(folder) as draft:
+    draft.mkdir()
+    (draft / "inner").write_text("new")
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A folder whose writer was killed when the old one had stepped aside and the new one was not there yet."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "inner").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    return folder
+
+
+def test_a_kill_between_two_folders_costs_neither(killed):
+    remove_drafts(killed.parent)
+    assert (killed / "inner").read_text() == "old"
+    assert names(killed.parent) == ["model"]
+
+
+def test_the_next_writer_puts_back_what_a_kill_set_aside(killed):
+    with pytest.raises(OSError), replacing(killed):
+        raise OSError
+    assert (killed / "inner").read_text() == "old"
+    with replacing(killed) as draft:
+        draft.mkdir()
+    assert names(killed) == []
+    assert [name for name in names(killed.parent) if name.endswith(".old")] == []
+
+
+def test_a_new_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "inner").write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(folder):
+        pass  # nothing was written: there is nothing to rename
+    assert (folder / "inner").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_drafts_and_old_folders_of_the_dead_are_removed(tmp_path):
+    for name in ("model", ".model.12.old", ".model.bin.12.old", ".model.7.draft", ".masks.7.draft"):
+        (tmp_path / name).mkdir()
+    remove_drafts(tmp_path)
+    assert names(tmp_path) == ["model", "model.bin"]  # the one had no successor

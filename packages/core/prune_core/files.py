@@ -14,20 +14,19 @@ from safetensors import SafetensorError
 def replacing(path: Path) -> Iterator[Path]:
     """A draft path beside `path` to write a file or folder to; on success it takes the place of `path`.
 
-    Whatever stood at `path` stays until the draft is complete and on disk; a failure removes the draft. OSError when
-    it cannot be written.
+    Whatever stood at `path` stays until the draft is complete and on disk; a failure removes the draft. A kill while a
+    folder changes places can leave it under another name: the next writer, or `remove_drafts`, puts it back. OSError
+    when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     _remove(draft)
+    _settle(path)
     try:
         yield draft
         _flush(draft)
         if path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            draft.rename(path)
-            shutil.rmtree(old)
+            _change_places(draft, path)
         else:
             draft.replace(path)
     except SafetensorError as error:
@@ -43,10 +42,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what processes that were killed left of what they were writing to `folder`."""
-    for path in folder.iterdir():
-        if re.fullmatch(r"\..+\.\d+\.(draft|old)", path.name):
+    """Remove what processes that were killed left of what they were writing to `folder`.
+
+    A folder that one of them had just set aside, with nothing in its place yet, gets its name back.
+    """
+    for path in list(folder.iterdir()):
+        left = re.fullmatch(r"\.(.+)\.\d+\.(draft|old)", path.name)
+        if left and left[2] == "old":
+            _settle(folder / left[1])
+        elif left:
             _remove(path)
+
+
+def _change_places(draft: Path, path: Path) -> None:
+    """A folder cannot be renamed over another one: the old one steps aside, and comes back if the new one cannot."""
+    try:
+        path.rename(path.with_name(f".{path.name}.{os.getpid()}.old"))
+        draft.rename(path)
+    finally:
+        _settle(path)
+
+
+def _settle(path: Path) -> None:
+    """Give a folder that was set aside its name back where nothing has taken it, else remove it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.old")
+    for old in [other for other in path.parent.iterdir() if name.fullmatch(other.name)]:
+        if path.exists():
+            _remove(old)
+        else:
+            old.rename(path)
 
 
 def _flush(draft: Path) -> None:
