@@ -6,8 +6,10 @@ size that was saved, by the code that compaction runs, and then leaves: the load
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -16,8 +18,8 @@ from prune_core import __version__
 from prune_core.compaction.resize import resize
 from prune_core.compactor import UnitReport
 from prune_core.errors import ModelError, StructureError
-from prune_core.plugins import load_plugins
-from prune_core.structure import Attention, ModelStructure, Unit, discover
+from prune_core.plugins import Plugins, load_plugins
+from prune_core.structure import Attention, ModelStructure, Unit, discover, model_type
 
 if TYPE_CHECKING:  # this module is imported while transformers itself still is
     from transformers import PreTrainedModel
@@ -29,7 +31,11 @@ FORMAT_VERSION = 1
 
 @register_quantization_config(METHOD)
 class PruneConfig(QuantizationConfigMixin):
-    """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}."""
+    """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}.
+
+    `plugin` is the distribution by whose description of the family units were found: loading finds them by it again,
+    also where another distribution claims this type of model.
+    """
 
     def __init__(
         self, units: dict[str, Any] | None = None, sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any
@@ -38,6 +44,7 @@ class PruneConfig(QuantizationConfigMixin):
         self.units = units if units is not None else {}
         self.sparse = sparse
         self.version = version
+        self.plugin = extra.get("plugin")
         self.prune_core = extra.get("prune_core", __version__)
 
 
@@ -68,7 +75,8 @@ class PruneQuantizer(HfQuantizer):
     ) -> list[WeightConverter]:
         from prune_core.storage import converters
 
-        layers = structure_of(model).linears() if self.quantization_config.sparse else ()
+        config = self.quantization_config
+        layers = _structure(model, load_plugins(), config.plugin).linears() if config.sparse else ()
         return [*weight_conversions, *converters(model, layers)]
 
     def is_serializable(self) -> bool:
@@ -79,9 +87,18 @@ class PruneQuantizer(HfQuantizer):
         return True
 
 
-def structure_of(model: Any) -> ModelStructure:
-    """The units of a model by the architectures of all plugins; StructureError where none fits."""
-    return discover(model, load_plugins().architectures())
+def structure_of(model: Any, plugins: Plugins | None = None) -> ModelStructure:
+    """The units of a model by the family that `plugins` (all that are installed, by default) describe for its type.
+
+    StructureError where none fits, PluginError where several distributions describe it.
+    """
+    return _structure(model, load_plugins() if plugins is None else plugins)
+
+
+def _structure(model: Any, plugins: Plugins, owner: str | None = None) -> ModelStructure:
+    """The units of a model; with several owners of its family, by that of the distribution `owner`."""
+    families, owner = plugins.families(model_type(model), owner)
+    return replace(discover(model, families or plugins.architectures()), owner=owner)
 
 
 def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool) -> None:
@@ -91,14 +108,20 @@ def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: M
     """
     from prune_core.storage import repack_only
 
-    repack_only(model, structure_of(model).linears() if sparse else ())
+    repack_only(model, _left(model, structure) if sparse else ())
     before = getattr(model.config, "quantization_config", None)
     known = dict(before.units) if isinstance(before, PruneConfig) else {}
     for report in reports:
         unit = structure.unit(report.key)
         known[report.key] = _compose(known.get(report.key), report, unit)
     if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse:
-        model.config.quantization_config = PruneConfig(known, sparse)
+        model.config.quantization_config = PruneConfig(known, sparse, plugin=structure.owner)
+
+
+def _left(model: PreTrainedModel, structure: ModelStructure) -> list[str]:
+    """Linears of a structure that are still there after compaction."""
+    modules = dict(model.named_modules())
+    return [name for name in structure.linears() if isinstance(modules.get(name), nn.Linear)]
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
@@ -108,7 +131,7 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
             f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
             "install the prune-core that wrote it, or a later one"
         )
-    structure = structure_of(model)
+    structure = _structure(model, load_plugins(), config.plugin)
     missing = [key for key in structure.keys() if not isinstance(config.units, dict) or key not in config.units]
     if missing:
         raise ModelError(f"config.json: quantization_config.units does not say what was kept of {', '.join(missing)}")

@@ -74,11 +74,7 @@ class Plugins:
         if not found:
             raise PluginError(self._missing(kind, name))
         if len(found) > 1:
-            owners = " and ".join(sorted(offer.distribution for offer in found))
-            raise PluginError(
-                f"the {_SINGULAR[kind]} {name!r} has several owners, {owners}; disable one of them "
-                f"(PRUNE_DISABLE={found[0].distribution}, or plugins.disabled in the recipe)"
-            )
+            raise _several_owners(f"{_SINGULAR[kind]} {name!r}", found)
         return found[0].spec
 
     def strategy(self, name: str) -> StrategySpec:
@@ -93,7 +89,23 @@ class Plugins:
         return import_target(spec.target)
 
     def architectures(self) -> list[Architecture]:
+        """Every family that is described."""
         return [offer.spec for offer in self.offers if isinstance(offer.spec, Architecture)]
+
+    def families(self, model_type: str | None, owner: str | None = None) -> tuple[list[Architecture], str | None]:
+        """Families that cover a type of model, and the one distribution that they are of: `owner`, if it has any.
+
+        PluginError where several distributions claim the type, or the name of a family that covers it.
+        """
+        covering = [o for o in self.offers if isinstance(o.spec, Architecture) and model_type in o.spec.model_types]
+        owners = {offer.distribution for offer in covering}
+        if owner not in owners:
+            if len(owners) > 1:
+                raise _several_owners(f"model type {model_type!r}", covering)
+            for offer in covering:
+                self.get("architectures", offer.spec.name)
+            owner = next(iter(owners), None)
+        return [o.spec for o in covering if isinstance(o.spec, Architecture) and o.distribution == owner], owner
 
     def _missing(self, kind: str, name: str) -> str:
         known = self.names(kind)
@@ -177,6 +189,16 @@ def _check(specs: Iterable[object], expected: type) -> None:
     for spec in specs:
         if not isinstance(spec, expected):
             raise PluginError(f"{spec!r} is a {type(spec).__name__}, a {expected.__name__} was expected")
+
+
+def _several_owners(what: str, offers: Iterable[Offer]) -> PluginError:
+    """Names the owners, and as the one to disable any but the core, without which nothing runs."""
+    owners = sorted(offer.distribution for offer in offers)
+    other = next((owner for owner in owners if owner != "prune-core"), owners[0])
+    return PluginError(
+        f"the {what} has several owners, {' and '.join(owners)}; disable one of them "
+        f"(PRUNE_DISABLE={other}, or plugins.disabled in the recipe)"
+    )
 
 
 def _normal(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -94,10 +94,14 @@ Unit = Attention | FeedForward
 
 @dataclass(frozen=True)
 class ModelStructure:
-    """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes."""
+    """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes.
+
+    `owner` is the distribution whose plugin describes the family, where one does.
+    """
 
     architecture: str
     units: tuple[Unit, ...]
+    owner: str | None = None
 
     @property
     def attention(self) -> tuple[Attention, ...]:
@@ -128,7 +132,7 @@ class ModelStructure:
             if not any(fnmatchcase(unit.key, pattern) for unit in self.units):
                 raise StructureError(f"{pattern!r} names no prunable unit; there are {', '.join(self.keys())}")
             kept = tuple(unit for unit in kept if not fnmatchcase(unit.key, pattern))
-        return ModelStructure(self.architecture, kept)
+        return replace(self, units=kept)
 
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Parameter name and weight [out, in] of every prunable linear."""
@@ -148,15 +152,19 @@ def linear(model: nn.Module, name: str) -> nn.Linear:
     return module
 
 
+def model_type(model: nn.Module) -> str | None:
+    """The `model_type` of a model's configuration, by which its family is known."""
+    return getattr(getattr(model, "config", None), "model_type", None)
+
+
 def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelStructure:
     """Find the prunable units of `model` by its family's layout.
 
     Raises StructureError, naming the linears that are there, when no family fits or a layout finds nothing.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
     known = list(architectures)
     for architecture in known:
-        if model_type in architecture.model_types:
+        if model_type(model) in architecture.model_types:
             units = tuple(_units(model, architecture))
             if units:
                 return ModelStructure(architecture.name, units)
@@ -164,7 +172,7 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
     raise StructureError(
-        f"{type(model).__name__} (model type {model_type!r}) has no prunable unit that is known: found {found}; "
+        f"{type(model).__name__} (model type {model_type(model)!r}) has no prunable unit that is known: found {found}; "
         f"known families: {families}"
     )
 
