@@ -26,8 +26,33 @@ class OnlyHeads(Compactor):
 
 def offering(*names):
     """Plugins with a compactor for heads alone under each of these names."""
-    target = f"{__name__}:OnlyHeads"
-    return Plugins(tuple(Offer("compactors", CompactorSpec(n, "heads", target), "some-plugin", "1") for n in names), ())
+    return Plugins(tuple(offer(name, f"{__name__}:OnlyHeads") for name in names), ())
+
+
+BROKEN = {
+    "its module is missing": ("no_such_module:Thing", "no_such_module:Thing cannot be imported: ModuleNotFoundError"),
+    "its class is missing": (f"{__name__}:Missing", "Missing cannot be imported: AttributeError"),
+    "it is no compactor": (f"{__name__}:element", "a Compactor with a set of granularities in `accepts` was expected"),
+    "it accepts nothing": (
+        f"{__name__}:NoAccepts",
+        "a Compactor with a set of granularities in `accepts` was expected",
+    ),
+}
+"""Why a compactor cannot be used -> its target, and what is said of it."""
+
+
+class NoAccepts(Compactor):
+    def compact(self, model, masks, structure, *, inplace=False):
+        raise NotImplementedError
+
+
+def offer(name, target, distribution="some-plugin"):
+    return Offer("compactors", CompactorSpec(name, "of somebody else", target), distribution, "1")
+
+
+def beside_ours(*offers):
+    """What is installed, and these."""
+    return Plugins((*load_plugins().offers, *offers), ())
 
 
 def element(name, *shape):
@@ -64,6 +89,64 @@ def test_inplace_changes_nothing_when_it_refuses(wrong):
 def test_auto_takes_the_only_one_that_accepts_the_masks():
     model = tiny_model("bert")
     assert type(choose(random_masks(model, "block"), "auto", load_plugins())).__name__ == "DenseCompactor"
+
+
+@pytest.mark.parametrize(("target", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_auto_skips_a_compactor_that_cannot_be_used_and_says_so(target, reason, caplog):
+    masks = random_masks(tiny_model("bert"), "block")
+    chosen = choose(masks, "auto", beside_ours(offer("broken", target)))
+    assert type(chosen).__name__ == "DenseCompactor"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "the compactor broken was skipped: " in record.getMessage()
+    assert reason in record.getMessage()
+
+
+def test_auto_skips_a_compactor_whose_name_has_two_owners(caplog):
+    masks = random_masks(tiny_model("bert"), "block")
+    target = f"{__name__}:OnlyHeads"
+    chosen = choose(masks, "auto", beside_ours(offer("twin", target, "one"), offer("twin", target, "two")))
+    assert type(chosen).__name__ == "DenseCompactor"
+    assert "twin was skipped: the compactor 'twin' has several owners, one and two" in caplog.text
+
+
+def test_auto_says_nothing_where_nothing_is_skipped(caplog):
+    choose(random_masks(tiny_model("bert"), "block"), "auto", load_plugins())
+    assert caplog.records == []
+
+
+def test_auto_gives_the_reasons_where_nothing_fits():
+    masks = random_masks(tiny_model("bert"), "block")
+    unusable = [offer(f"broken {index}", target) for index, (target, _) in enumerate(BROKEN.values())]
+    plugins = Plugins((*offering("narrow").offers, *unusable), ())
+    with pytest.raises(
+        PluginError, match="block masks: none of narrow accepts them, install one that does; broken 0 was skipped: "
+    ) as error:
+        choose(masks, "auto", plugins)
+    assert "\n" not in str(error.value)
+    for _, reason in BROKEN.values():
+        assert reason in str(error.value)
+    with pytest.raises(
+        PluginError, match="block masks: none is installed that can be used, install one; broken 0 was skipped: "
+    ):
+        choose(masks, "auto", Plugins(tuple(unusable), ()))
+
+
+def test_a_double_of_ours_is_the_reason_where_nothing_fits():
+    masks = random_masks(tiny_model("bert"), "block")
+    plugins = beside_ours(offer("dense", f"{__name__}:OnlyHeads", "some-plugin"))
+    with pytest.raises(
+        PluginError, match=r"dense was skipped: .* prune-core and some-plugin; .*PRUNE_DISABLE=some-plugin"
+    ):
+        choose(masks, "auto", plugins)
+
+
+@pytest.mark.parametrize(("target", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_compactor_asked_for_by_name_is_refused(target, reason):
+    masks = random_masks(tiny_model("bert"), "block")
+    with pytest.raises(PluginError) as error:
+        choose(masks, "broken", beside_ours(offer("broken", target)))
+    assert reason in str(error.value)
 
 
 def test_auto_names_what_there_is_when_none_accepts_the_masks():

@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
+from prune_core.compactor import Compactor
 from prune_core.errors import MaskError, PluginError
 from prune_core.plugins import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prune_core.compactor import Compaction, Compactor
+    from prune_core.compactor import Compaction
     from prune_core.masks import MaskSet
 
+logger = logging.getLogger(__name__)
 
-def compact(model: PreTrainedModel, masks: MaskSet, compactor: str = "auto", *, inplace: bool = False) -> Compaction:
+
+def compact(
+    model: PreTrainedModel,
+    masks: MaskSet,
+    compactor: str = "auto",
+    *,
+    inplace: bool = False,
+    plugins: Plugins | None = None,
+) -> Compaction:
     """Remove physically what `masks` say. `compactor`: a name, or "auto" for the one that accepts these masks.
 
-    The model is left as it was unless `inplace`. MaskError where the masks do not fit it.
+    The model is left as it was unless `inplace`. Compactors and families are those of `plugins`, all that are installed
+    by default. MaskError where the masks do not fit the model.
     """
     from prune_core.loading import structure_of
 
-    chosen = choose(masks, compactor, load_plugins())
-    return chosen.compact(model, masks, structure_of(model), inplace=inplace)
+    plugins = load_plugins() if plugins is None else plugins
+    chosen = choose(masks, compactor, plugins)
+    return chosen.compact(model, masks, structure_of(model, plugins), inplace=inplace)
 
 
 def choose(masks: MaskSet, name: str, plugins: Plugins) -> Compactor:
-    """The compactor of this name, or with "auto" the only one that accepts the masks' granularities."""
+    """The compactor of this name, or with "auto" the only one that accepts the masks' granularities.
+
+    With "auto" a compactor that cannot be used stands in nobody's way: it is skipped with a warning.
+    """
     kinds = masks.granularities()
-    if name != "auto":
-        chosen: type[Compactor] = plugins.load("compactors", name)
-        if not kinds <= chosen.accepts:
-            raise MaskError(f"the compactor {name!r} does not accept {', '.join(sorted(kinds - chosen.accepts))} masks")
-        return chosen()
-    known: dict[str, type[Compactor]] = {
-        other: plugins.load("compactors", other) for other in plugins.names("compactors")
-    }
-    fitting = [other for other, candidate in known.items() if kinds <= candidate.accepts]
-    if len(fitting) == 1:
-        return known[fitting[0]]()
-    found = f"several accept them: {', '.join(fitting)}" if fitting else f"none of {', '.join(known)} accepts them"
-    raise PluginError(f"no compactor chosen for {', '.join(sorted(kinds))} masks: {found}; name one with --compactor")
+    return _fitting(kinds, plugins)() if name == "auto" else _named(kinds, name, plugins)()
+
+
+def _named(kinds: Set[str], name: str, plugins: Plugins) -> type[Compactor]:
+    chosen = _usable(name, plugins)
+    if not kinds <= chosen.accepts:
+        raise MaskError(f"the compactor {name!r} does not accept {', '.join(sorted(kinds - chosen.accepts))} masks")
+    return chosen
+
+
+def _fitting(kinds: Set[str], plugins: Plugins) -> type[Compactor]:
+    known: dict[str, type[Compactor]] = {}
+    skipped: list[str] = []
+    for name in plugins.names("compactors"):
+        try:
+            known[name] = _usable(name, plugins)
+        except PluginError as error:
+            skipped.append(f"{name} was skipped: {error}")
+    fitting = [name for name, candidate in known.items() if kinds <= candidate.accepts]
+    if len(fitting) != 1:
+        raise PluginError("; ".join([_undecided(kinds, fitting, list(known)), *skipped]))
+    for reason in skipped:
+        logger.warning("the compactor %s", reason)
+    return known[fitting[0]]
+
+
+def _usable(name: str, plugins: Plugins) -> type[Compactor]:
+    """The class of this name; PluginError when it cannot be imported or is no compactor."""
+    found = plugins.load("compactors", name)
+    if isinstance(found, type) and issubclass(found, Compactor) and isinstance(getattr(found, "accepts", None), Set):
+        return found
+    raise PluginError(
+        f"the compactor {name!r} is {found!r}, a Compactor with a set of granularities in `accepts` was expected"
+    )
+
+
+def _undecided(kinds: Set[str], fitting: list[str], known: list[str]) -> str:
+    found = "none is installed that can be used, install one"
+    if known:
+        found = f"none of {', '.join(known)} accepts them, install one that does"
+    if fitting:
+        found = f"several accept them: {', '.join(fitting)}; name one with --compactor"
+    return f"no compactor chosen for {', '.join(sorted(kinds))} masks: {found}"
