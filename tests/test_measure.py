@@ -7,17 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
     Wav2Vec2Config,
     Wav2Vec2Model,
+    XLNetConfig,
 )
 
 from prune_core import measure
 from prune_core.errors import ModelError, RecipeError
+from prune_core.pretrained import POSITIONS_BEHIND_PADDING, usable_length
 from prune_core.recipe import MeasureSection
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -124,6 +130,42 @@ def test_settings_that_do_not_fit():
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match="no CUDA device"):
             measure.compare(bert(), bert(), SECTION, device="cuda")
+
+
+def test_the_length_that_roberta_takes_is_shorter_than_its_positions():
+    """Its positions start behind the padding token: 512 of 514 at the usual size."""
+    sizes = {"vocab_size": 50, "max_position_embeddings": 34, "intermediate_size": 16}
+    model = RobertaForSequenceClassification(RobertaConfig(**sizes, **SIZES))
+    found = measure.compare(model, model, SECTION.model_copy(update={"length": 32}))
+    assert found.settings["length"] == 32
+    with pytest.raises(RecipeError, match=r"measure.length: 33 tokens .* takes 32 at most"):
+        measure.compare(model, model, SECTION.model_copy(update={"length": 33}))
+
+
+NEEDED = {
+    "longformer": {"attention_window": 4},
+    "luke": {"entity_vocab_size": 8},
+    "lilt": {"hidden_size": 24, "max_2d_position_embeddings": 32},
+    "xmod": {"default_language": "en_XX"},
+}
+"""What some families must be told at tiny sizes."""
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", *sorted(POSITIONS_BEHIND_PADDING)])
+def test_the_usable_length_is_the_longest_that_a_model_takes(kind: str):
+    sizes = {"vocab_size": 50, "max_position_embeddings": 22, "pad_token_id": 1, "intermediate_size": 16}
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **sizes, **(SIZES | NEEDED.get(kind, {})))).eval()
+    longest = usable_length(model.config)
+    assert longest == (20 if kind in POSITIONS_BEHIND_PADDING else 22)
+    ids = torch.full((1, longest + 1), 7)
+    model(ids[:, :longest])
+    with pytest.raises((IndexError, RuntimeError)):
+        model(ids)
+
+
+def test_models_without_a_limit():
+    assert usable_length(XLNetConfig()) is None  # it says -1
+    assert usable_length(ViTConfig()) is None
 
 
 def test_models_that_cannot_be_measured(tmp_path: Path):

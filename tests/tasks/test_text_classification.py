@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset
 from safetensors.torch import save_file
-from transformers import EvalPrediction
+from transformers import EvalPrediction, RobertaConfig, RobertaForSequenceClassification
 
 from prune_core.errors import DataError, ModelError
 from prune_core.recipe import TaskSection
@@ -67,6 +67,25 @@ def test_pairs_and_positions(tmp_path, text_model):
     assert example["token_type_ids"][-1] == 1
     model = found.load_model(found.source)
     assert model(**found.collate(list(found.train()))).loss.isfinite()
+
+
+def test_texts_for_roberta_end_where_its_positions_end(tmp_path, text_model):
+    """Two positions are never used there, and the tokenizer sets no limit: 12 tokens would be out of range."""
+    folder = text_model()
+    RobertaForSequenceClassification(
+        RobertaConfig(
+            vocab_size=12,
+            max_position_embeddings=12,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            type_vocab_size=2,
+        )
+    ).save_pretrained(folder)
+    found = task(folder, tmp_path, {"text": ["good " * 30] * 2, "label": [0, 1]}, max_length=12)
+    assert [len(ids) for ids in found.train()["input_ids"]] == [10, 10]
+    assert found.load_model(folder)(**found.collate(list(found.train()))).loss.isfinite()
 
 
 def test_columns_choose_text_and_label(tmp_path, text_model):

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from prune_core.errors import ModelError, RecipeError
-from prune_core.pretrained import load_saved
+from prune_core.pretrained import load_saved, usable_length
 from prune_core.recipe import MeasureSection
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -245,10 +245,10 @@ def machine(device: torch.device) -> Machine:
 
 
 def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and length > positions:
+    longest = usable_length(model.config)
+    if longest is not None and length > longest:
         raise RecipeError(
-            f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {positions} at most"
+            f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
         )
     ids = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

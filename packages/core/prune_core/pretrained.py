@@ -15,6 +15,26 @@ from prune_core.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
+POSITIONS_BEHIND_PADDING = frozenset(
+    (
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    )
+)
+"""Model types that number the positions of a text from behind the index of the padding token, as RoBERTa does."""
+
 
 def read_config(path: str) -> PreTrainedConfig:
     """The configuration of a model folder or hub name; ModelError when there is none."""
@@ -30,6 +50,19 @@ def read_config(path: str) -> PreTrainedConfig:
         return config
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is no model that can be read: {brief(error)}") from error
+
+
+def usable_length(config: PreTrainedConfig) -> int | None:
+    """The most tokens that a model of this configuration takes; None where it states no limit.
+
+    RoBERTa and its kin use only the positions behind the padding token's index: 512 of 514.
+    """
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:  # XLNet says -1
+        return None
+    if config.model_type in POSITIONS_BEHIND_PADDING:
+        return positions - (config.pad_token_id or 0) - 1
+    return positions
 
 
 def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedModel:

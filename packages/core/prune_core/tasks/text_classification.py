@@ -8,7 +8,7 @@ from datasets import Dataset, Value
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import brief
+from prune_core.pretrained import brief, usable_length
 from prune_core.tasks.classification import ClassificationTask
 from prune_core.tasks.data import STRINGS, Table, Tables
 
@@ -36,14 +36,13 @@ class TextClassification(ClassificationTask):
         return tables
 
     def features(self, table: Table) -> Dataset:
-        limits = [self.section.max_length, self.processor.model_max_length]
-        positions = getattr(self.config, "max_position_embeddings", None)
+        limits = [self.section.max_length, self.processor.model_max_length, usable_length(self.config)]
         options = {
             "tokenizer": self.processor,
             "texts": self.texts,
             "label": self.label,
             "encode": self.target.encode,
-            "max_length": min([*limits, positions] if positions else limits),
+            "max_length": min(limit for limit in limits if limit is not None),
         }
         return table.rows.map(
             _tokenize, batched=True, remove_columns=table.columns, fn_kwargs=options, desc="tokenizing"
