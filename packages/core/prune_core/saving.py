@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from transformers.models.auto import modeling_auto
 
 from prune_core.compactor import Compaction
 from prune_core.files import replacing
 from prune_core.storage import packed_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CARD = """---
 library_name: transformers
@@ -17,9 +22,9 @@ Load this model after `import prune_core` (pip install prune-core); nothing else
 
 ```python
 import prune_core
-from transformers import {auto}
+from {module} import {name}
 
-model = {auto}.from_pretrained("this folder")
+model = {name}.from_pretrained("this folder")
 ```
 
 It keeps {density:.1%} of the weights of the prunable linears of the dense model.
@@ -47,11 +52,27 @@ def save_compact(compaction: Compaction, folder: str | Path, processor: Any = No
 
 def _card(compaction: Compaction) -> str:
     rows = "\n".join(f"| {unit.key} | {len(unit.kept)} | {unit.total} |" for unit in compaction.units)
-    return CARD.format(auto=auto_class(compaction.model), density=compaction.density, rows=rows)
+    module, name = loading_class(compaction.model)
+    return CARD.format(module=module, name=name, density=compaction.density, rows=rows)
 
 
-def auto_class(model: Any) -> str:
-    """Name of the transformers class that loads models like this one."""
-    name = type(model).__name__
-    head = name.partition("For")[2]
-    return f"AutoModelFor{head}" if head else "AutoModel"
+def loading_class(model: PreTrainedModel) -> tuple[str, str]:
+    """Module and name of the class that loads models like this one: transformers' Auto class, or else its own.
+
+    Of several Auto classes the one that the model is named after comes first, the one for pretraining last.
+    """
+    own = type(model)
+    if own.__module__.partition(".")[0] != "transformers":
+        return own.__module__, own.__name__
+    named = f"AutoModelFor{own.__name__.partition('For')[2]}"
+    found = [name for name in modeling_auto.__all__ if own in _mapped(getattr(modeling_auto, name), model)]
+    last = "AutoModelForPreTraining"
+    order = {name: (name != named, name != "AutoModel", name == last) for name in found}
+    return "transformers", min(found, key=order.__getitem__, default=own.__name__)
+
+
+def _mapped(auto: Any, model: PreTrainedModel) -> tuple[type, ...]:
+    """The model classes that an Auto class has for the configuration of `model`."""
+    mapping = getattr(auto, "_model_mapping", None)
+    found = () if mapping is None else mapping.get(type(model.config), ())
+    return found if isinstance(found, tuple) else (found,)
