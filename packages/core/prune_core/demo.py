@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from prune_core.files import replacing
-from prune_core.progress import ProgressBar
+from prune_core.progress import progress_bar
 from prune_core.recipe import TaskSection
 from prune_core.tasks.image_classification import ImageClassification
 
@@ -92,8 +92,8 @@ def _train_dense(folder: Path, section: TaskSection, seed: int, changes: dict[st
     arguments = TrainingArguments(output_dir=str(folder), seed=seed, **(_TRAINING | changes))
     trainer = Trainer(model=model, args=arguments, train_dataset=task.train(), data_collator=task.collate)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressBar("dense"))
-    trainer.train()
+    with progress_bar(trainer, "dense"):
+        trainer.train()
     model.save_pretrained(folder)
 
 

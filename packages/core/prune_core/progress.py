@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 
 def one_bar_a_stage() -> None:
     """Turn off transformers' own bars, one for every file that is read or written."""
     disable_progress_bar()
+
+
+@contextmanager
+def progress_bar(trainer: Trainer, stage: str) -> Iterator[None]:
+    """A bar for what `trainer` does in the meantime, gone at its end, however that comes.
+
+    A bar hides the cursor and redraws itself from a thread of its own: left alone by an error it would go on so.
+    """
+    bar = ProgressBar(stage)
+    trainer.add_callback(bar)
+    try:
+        yield
+    finally:
+        bar.stop()
+        trainer.remove_callback(bar)
 
 
 class ProgressBar(TrainerCallback):
@@ -35,7 +55,7 @@ class ProgressBar(TrainerCallback):
             self._advance(figures="  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._stop()
+        self.stop()
 
     def on_prediction_step(
         self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
@@ -45,7 +65,7 @@ class ProgressBar(TrainerCallback):
         self._advance(advance=1)
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
-        self._stop()
+        self.stop()
 
     def _start(self, total: int, completed: int) -> None:
         console = Console(stderr=True)
@@ -60,7 +80,8 @@ class ProgressBar(TrainerCallback):
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, **changes)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Leave the bar as it stands and give the cursor back; nothing where there is no bar."""
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None

@@ -26,7 +26,7 @@ from prune_core.errors import TrainingError
 from prune_core.files import write_text
 from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
 from prune_core.pretrained import brief
-from prune_core.progress import ProgressBar
+from prune_core.progress import progress_bar
 from prune_core.strategy import Progress, Strategy
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
             trainer.strategy.step(Progress(*done))
         return
     trainer.add_callback(_Watch(log, stage, trainer.strategy))
-    trainer.add_callback(ProgressBar(stage))
-    trainer.train(resume_from_checkpoint=last)
+    with progress_bar(trainer, stage):
+        trainer.train(resume_from_checkpoint=last)
 
 
 def _steps_done(checkpoint: str) -> tuple[int, int]:
