@@ -23,6 +23,7 @@ from prune_core.files import replacing
 from prune_core.progress import progress_bar
 from prune_core.recipe import TaskSection
 from prune_core.tasks.image_classification import ImageClassification
+from prune_core.training import on_one_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _train_dense(folder: Path, section: TaskSection, seed: int, changes: dict[st
         do_resize=False, size={"height": SIDE, "width": SIDE}, image_mean=[_MEAN], image_std=[_DEVIATION]
     ).save_pretrained(folder)
     task = ImageClassification(section, str(folder))
-    arguments = TrainingArguments(output_dir=str(folder), seed=seed, **(_TRAINING | changes))
+    arguments = on_one_gpu(TrainingArguments(output_dir=str(folder), seed=seed, **(_TRAINING | changes)))
     trainer = Trainer(model=model, args=arguments, train_dataset=task.train(), data_collator=task.collate)
     trainer.remove_callback(PrinterCallback)
     with progress_bar(trainer, "dense"):

@@ -6,6 +6,7 @@ model, so a resumed run ends as one that was never stopped.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -73,15 +74,31 @@ class PruningTrainer(Trainer):
         self.optimizer = kind(groups, **options)
         return self.optimizer
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}: lower training.learning_rate "
-                f"(now {self.args.learning_rate}); nothing was saved after the last checkpoint"
+            layer = _first_not_finite(model, self._prepare_inputs(inputs))
+            raise self._astray(
+                f"the loss is {float(loss)}",
+                f"the first layer that puts out nan or infinity is {layer}"
+                if layer
+                else "every layer's output is finite, so it comes of the labels or the strategy's penalty",
             )
         return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip; TrainingError where a finite loss has gradients that would make every weight nan at this step."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if not math.isfinite(norm) and self.accelerator.scaler is None:  # a scaler skips such steps by itself
+            raise self._astray(f"the norm of the gradients is {float(norm)}", "the loss itself is finite")
+        return norm
+
+    def _astray(self, what: str, where: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {self.state.global_step + 1}: lower training.learning_rate (now "
+            f"{self.args.learning_rate}); {where}; nothing was saved after the last checkpoint"
+        )
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -98,8 +115,9 @@ class PruningTrainer(Trainer):
 
     def _distil(self, outputs: Any, inputs: dict[str, Any], section: DistillationSection, states: bool) -> Tensor:
         assert self.teacher is not None
+        accepted = inspect.signature(self.teacher.forward).parameters  # another family may take fewer inputs
         with torch.no_grad():
-            wanted = {name: value for name, value in inputs.items() if name != "labels"}
+            wanted = {name: value for name, value in inputs.items() if name != "labels" and name in accepted}
             taught = self.teacher(**wanted, output_hidden_states=states)
         loss: Tensor = section.cross_entropy * outputs.loss
         regression = outputs.logits.shape[-1] == 1
@@ -196,6 +214,27 @@ class _Watch(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
+def _first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
+    """The layer whose output is the first, in the order of one more forward, to hold nan or infinity."""
+    found: list[str] = []
+
+    def watch(name: str, output: Any) -> None:
+        tensors = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else []
+        if any(isinstance(tensor, Tensor) and not torch.isfinite(tensor).all() for tensor in tensors):
+            found.append(name)
+
+    hooks = [
+        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    with torch.no_grad():
+        model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else None
+
+
 def steps_of(section: TrainingSection, examples: int) -> int:
     """Optimizer steps that the Trainer will do: max_steps, or epochs of batches (the last one may be short)."""
     return section.max_steps or max(1, math.ceil(section.epochs * math.ceil(examples / section.batch_size)))
@@ -203,7 +242,7 @@ def steps_of(section: TrainingSection, examples: int) -> int:
 
 def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -> TrainingArguments:
     """transformers' arguments for one training of a run."""
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=section.epochs,
         max_steps=section.max_steps or -1,
@@ -225,6 +264,16 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
     )
+    return on_one_gpu(args)
+
+
+def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
+    """The same for one GPU of a plain process, however many there are; each process of torchrun has its own anyway.
+
+    The Trainer would wrap the model in DataParallel, whose replicas share the scores of the first GPU's masked layers.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def make_trainer(
