@@ -1,12 +1,16 @@
 """The embedded demonstration's data and dense model; `make demo` runs the whole of it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments
 
+from prune_cli.app import main
+from prune_core import demo
 from prune_core.demo import prepare_demo
 from prune_core.tasks.image_classification import ImageClassification
 
@@ -56,6 +60,37 @@ def test_a_training_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         prepare_demo(tmp_path, seed=0)
     assert names(tmp_path) == ["data"]
+
+
+def test_the_whole_demonstration_in_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`make demo` with a few steps each: from neither model nor task to a table and a folder that loads."""
+    monkeypatch.setitem(demo._TRAINING, "max_steps", 4)
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")  # main sets it: no other test shall inherit it
+    folder = tmp_path / "demo"
+    short = ["--max-steps", "8", "--set", "measure.rounds=3", "--set", "fill.max_steps=2", "--device", "cpu"]
+    assert main(["run", "--output", str(folder), *short]) == 0
+    table = capsys.readouterr().out
+    for row in (
+        "accuracy",
+        "density",
+        "heads",
+        "neurons",
+        "FLOPs",
+        "speed-up",
+        "masked = compact",
+        "compact = reloaded",
+    ):
+        assert row in table
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["verification"]["passed"]
+    assert manifest["metric"]["dense"] is not None
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["model"] == str(folder / "dense")
+    results = ["manifest.json", "masked", "masks.safetensors", "metrics.jsonl", "model", "recipe.yaml"]
+    assert names(folder) == sorted(["checkpoints", "data", "dense", *results])
+    model = AutoModelForImageClassification.from_pretrained(folder / "model")
+    assert model.num_parameters() < AutoModelForImageClassification.from_pretrained(folder / "dense").num_parameters()
 
 
 @pytest.mark.slow
