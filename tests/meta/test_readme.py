@@ -18,16 +18,26 @@ from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from tests.meta.tree import ROOT
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGE_READMES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "packages").glob("**/README.md"))
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *PAGES, *PACKAGE_READMES]
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+README = text_of("README.md")
+
+with_python = pytest.mark.parametrize("document", ["README.md", "packages/core/README.md"])
 
 
 def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def block_with(part: str) -> str:
-    (found,) = [block for block in blocks("python") if part in block]
+def block_with(part: str, document: str) -> str:
+    (found,) = [block for block in blocks("python", text_of(document)) if part in block]
     return found
 
 
@@ -44,8 +54,8 @@ def narrowed(model: PreTrainedModel) -> PreTrainedModel:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_exist(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    text = text_of(document)
+    targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), flags=re.MULTILINE))
     named = set(re.findall(r"`make ([a-z0-9-]+)", text)) | set(
         re.findall(r"^make ([a-z0-9-]+)", text, flags=re.MULTILINE)
     )
@@ -60,44 +70,47 @@ def test_the_first_screen_names_the_two_commands() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (path.parent / target).exists(), f"{document} links to {target}"
+    for target in re.findall(r"\]\(([^)#]+)\)", text_of(document)):
+        there = (ROOT / document).parent / target
+        assert target.startswith("https://") or there.exists(), f"{document} links to {target}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_verbs_and_flags_exist(document: str) -> None:
     verbs: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for verb, *arguments in commands((ROOT / document).read_text(encoding="utf-8")):
+    for verb, *arguments in commands(text_of(document)):
         known = {name for option in verbs[verb].params for name in option.opts}
         used = {argument for argument in arguments if argument.startswith("--")}
         assert used <= known, f"prune {verb} has no {used - known}"
 
 
-def test_the_training_loop_runs_as_written(tmp_path: Path) -> None:
+@with_python
+def test_the_training_loop_runs_as_written(document: str) -> None:
     model = tiny_model("bert", hidden_size=64, heads=2)
     before = tuple(parameter.numel() for parameter in model.parameters())
     names: dict[str, Any] = {"model": model, "batches": [tiny_inputs(model, seed=seed) for seed in range(12)]}
-    exec(block_with("pruning.step()"), names)
+    exec(block_with("pruning.step()", document), names)
     assert names["masks"].density() < 1
     smaller = names["smaller"]
     assert sum(parameter.numel() for parameter in smaller.parameters()) < sum(before)
     assert not any(type(module) is not nn.Linear and isinstance(module, nn.Linear) for module in model.modules())
 
 
-def test_a_model_loads_as_written(tmp_path: Path) -> None:
+@with_python
+def test_a_model_loads_as_written(document: str, tmp_path: Path) -> None:
     """In a process of its own, from the folder that the README names."""
     smaller = narrowed(tiny_model("vit"))
     smaller.save_pretrained(tmp_path / "runs" / "demo" / "model")
     check = "\nprint(sum(parameter.numel() for parameter in model.parameters()))"
-    code = block_with("from_pretrained") + check
+    code = block_with("from_pretrained", document) + check
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == sum(parameter.numel() for parameter in smaller.parameters())
 
 
-def test_a_folder_is_written_as_said(tmp_path: Path) -> None:
-    assert 'save_compact(compact(model, masks), "my-model", tokenizer)' in README
+@with_python
+def test_a_folder_is_written_as_said(document: str, tmp_path: Path) -> None:
+    assert 'save_compact(compact(model, masks), "my-model", tokenizer)' in text_of(document)
     model = tiny_model("bert")
     save_compact(compact(model, unit_masks(model, lambda unit: (0, 2))), tmp_path / "my-model")
     again = type(model).from_pretrained(tmp_path / "my-model")
@@ -114,7 +127,7 @@ def test_every_recipe_is_valid() -> None:
 
     for path in (ROOT / "recipes").rglob("*.yaml"):
         Recipe.load(path)
-    for block in blocks("yaml", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")):
+    for block in blocks("yaml", text_of("docs/recipes.md")):
         import yaml
 
         Recipe.parse(yaml.safe_load(block))

@@ -13,6 +13,8 @@ from tests.plugins.conftest import THIRD_PARTY
 
 Prune = Callable[..., subprocess.CompletedProcess[str]]
 
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+
 
 def test_is_listed_with_its_distribution(prune: Prune) -> None:
     found = json.loads(prune("plugins", "--json", "--strict").stdout)
@@ -68,15 +70,16 @@ def test_passes_the_published_contract(installed: Path, tmp_path: Path) -> None:
 
 
 def test_is_the_plugin_of_the_documentation() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in sorted((THIRD_PARTY / "prune_magnitude").glob("[!_]*.py"))]
-    shown = _blocks("python")
-    for source in sources:
-        assert source in shown
+    files = {path.name: path.read_text(encoding="utf-8") for path in (THIRD_PARTY / "prune_magnitude").glob("*.py")}
+    assert files.pop("__init__.py") == "", "docs/plugins.md says that it is empty"
+    sources = list(files.values())
+    for name, source in files.items():
+        assert f"`prune_magnitude/{name}`" in PAGE
+        assert source in _blocks("python")
     assert (THIRD_PARTY / "pyproject.toml").read_text(encoding="utf-8") in _blocks("toml")
     lines = [line for source in sources for line in source.splitlines() if line.strip()]
     assert len(lines) <= 30, "docs/plugins.md promises thirty lines"
 
 
 def _blocks(language: str) -> list[str]:
-    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -1,1 +1,0 @@
-"""A strategy that is not ours: the plugin of docs/plugins.md."""
