@@ -16,6 +16,16 @@ THIRD_PARTY = Path(__file__).with_name("third_party")
 HEADER = "from prune_core.hookspecs import CompactorSpec, StrategySpec, hookimpl\n"
 
 
+def write_distribution(site: Path, name: str, source: str, group: str = "prune.v1") -> None:
+    """Put a distribution with one entry point into a folder; its module has this source."""
+    module = name.replace("-", "_")
+    info = site / f"{module}-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nmain = {module}\n")
+    (site / f"{module}.py").write_text(HEADER + source)
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder on sys.path; what is imported from it is forgotten afterwards."""
@@ -35,12 +45,7 @@ def add(site: Path) -> Callable[..., None]:
     """Adds a distribution with one entry point, whose module has this source."""
 
     def make(name: str, source: str, group: str = "prune.v1") -> None:
-        module = name.replace("-", "_")
-        info = site / f"{module}-2.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
-        (info / "entry_points.txt").write_text(f"[{group}]\nmain = {module}\n")
-        (site / f"{module}.py").write_text(HEADER + source)
+        write_distribution(site, name, source, group)
 
     return make
 
@@ -67,12 +72,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def prune(installed: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The `prune` command in a process where the third-party distribution is installed."""
 
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("prune")), *arguments]
+    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("prune")), *map(str, arguments)]
         variables = {**os.environ, "PYTHONPATH": str(installed), **environment}
         return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
