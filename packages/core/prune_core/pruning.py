@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -21,17 +22,25 @@ class Pruning:
         ...  # loss + pruning.penalty(); optimizer.step(); pruning.step()
         masks = pruning.finish()
 
-    `strategy` is a Strategy, or the name of an installed one with its configuration's fields in `options`. Raises
+    `strategy` is a Strategy, or the name of an installed one with its configuration's fields in `options`.
+    `calibration()` yields batches of model inputs to strategies that look at the data before they start. Raises
     PluginError for an unknown name, StructureError when the model has nothing to prune.
     """
 
     def __init__(
-        self, model: PreTrainedModel, strategy: Strategy | str, *, total_steps: int, seed: int = 0, **options: Any
+        self,
+        model: PreTrainedModel,
+        strategy: Strategy | str,
+        *,
+        total_steps: int,
+        seed: int = 0,
+        calibration: Callable[[], Iterable[dict[str, Tensor]]] = tuple,
+        **options: Any,
     ) -> None:
         self.model = model
         self.strategy = make_strategy(strategy, options) if isinstance(strategy, str) else strategy
         self.total_steps = total_steps
-        self.strategy.prepare(Context(model, structure_of(model), total_steps, seed))
+        self.strategy.prepare(Context(model, structure_of(model), total_steps, seed, calibration))
         self._step = 0
         self.strategy.step(Progress(0, total_steps))
 
