@@ -18,6 +18,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -73,8 +75,9 @@ def cache(tmp_path_factory):
     patch.undo()
 
 
-def _tokenizer():
-    words = Tokenizer(models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+def tokenizer(order=WORDS):
+    """Of these words, numbered in this order."""
+    words = Tokenizer(models.WordPiece({word: index for index, word in enumerate(order)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -92,7 +95,17 @@ def write_bert(folder, *, seed=0, **changes):
     sizes = SIZES | {"vocab_size": len(WORDS), "max_position_embeddings": 24} | changes
     config = BertConfig(**({} if "num_labels" in changes else _labels()), **sizes)
     BertForSequenceClassification(config).save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def write_distilbert(folder, *, seed=0):
+    """A DistilBERT with the same vocabulary, labels, hidden size and layers as the BERT."""
+    torch.manual_seed(seed)
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 24}
+    config = DistilBertConfig(vocab_size=len(WORDS), **_labels(), **sizes)
+    DistilBertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return str(folder)
 
 
@@ -268,3 +281,18 @@ def children(tmp_path_factory, cache):
 @pytest.fixture(scope="session", name="write_bert")
 def _write_bert():
     return write_bert
+
+
+@pytest.fixture(scope="session", name="write_distilbert")
+def _write_distilbert():
+    return write_distilbert
+
+
+@pytest.fixture(scope="session")
+def other_words():
+    """`other_words(folder)`: gives a model another numbering of the same words."""
+
+    def write(folder):
+        tokenizer([*WORDS[:5], *reversed(WORDS[5:])]).save_pretrained(folder)
+
+    return write

@@ -5,7 +5,7 @@ import resource
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from prune_core import verify as verification
 from prune_core.compaction.dense import DenseCompactor
@@ -71,8 +71,8 @@ class TestFullDisk:
     STAGES = {
         "masked": "import prune_core.training; original = life.train\n"
         "def train(*args):\n    original(*args)\n    {full}\nlife.train = train",
-        "model": "original = life.save_compact\n"
-        "def save(*args):\n    {full}\n    original(*args)\nlife.save_compact = save",
+        "model": "original = life.save_verified\n"
+        "def save(*args):\n    {full}\n    return original(*args)\nlife.save_verified = save",
         "manifest": "original = life.Workspace.write_manifest\n"
         "def write(*args):\n    {full}\n    original(*args)\nlife.Workspace.write_manifest = write",
     }
@@ -140,7 +140,7 @@ class Careless(DenseCompactor):
 class TestVerification:
     def test_models_that_differ_are_not_written(self, recipe, finished, same_result, monkeypatch, tmp_path):
         mine = recipe(tmp_path / "run")
-        monkeypatch.setattr("prune_core.run.choose", lambda *args: Careless())
+        monkeypatch.setattr("prune_core.preparation.choose", lambda *args: Careless())
         with pytest.raises(VerificationError, match=r"masked - compact \d.*no model was written") as caught:
             run(mine)
         assert "\n" not in str(caught.value)
@@ -163,6 +163,31 @@ class TestVerification:
         with pytest.raises(VerificationError, match=r"compact - reloaded \d\.\d\de-\d\d \(at most 0\)"):
             run(recipe(tmp_path / "run"))
         assert not (tmp_path / "run" / "model").exists()
+
+    @pytest.mark.parametrize("strategy", ["structured", "hybrid"])
+    def test_what_ships_must_be_what_is_in_memory(self, strategy, recipe, finished, same_result, monkeypatch, tmp_path):
+        """The model is spoilt on its way to RUN/model alone: after the compaction was proven, and after a fill."""
+        original = verification.save_compact
+
+        def save(compaction, folder, processor=None):
+            original(compaction, folder, processor)
+            if folder.parent == tmp_path / "run":
+                state = load_file(folder / "model.safetensors")
+                state["classifier.bias"] += 1e-6
+                save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+        monkeypatch.setattr(verification, "save_compact", save)
+        mine = recipe(tmp_path / "run", strategy=strategy)
+        with pytest.raises(
+            VerificationError, match=r"reloaded, its outputs differ by .*no model was written"
+        ) as caught:
+            run(mine)
+        assert "\n" not in str(caught.value)
+        assert not list((tmp_path / "run").glob("*model*"))
+        assert not (tmp_path / "run" / "manifest.json").exists()
+        monkeypatch.undo()
+        run(mine, resume=True)
+        assert same_result(tmp_path / "run", finished("bert", strategy)[0])
 
     def test_a_nan_is_a_difference(self):
         assert verification._difference([torch.tensor([1.0])], [torch.tensor([torch.nan])]) == torch.inf

@@ -34,6 +34,12 @@ def change(folder, weights, name, edit):
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _last(weight):
+    rows = torch.zeros(len(weight), 1)
+    rows[-1] = 1
+    return rows
+
+
 class TestVerify:
     BIAS = "bert.encoder.layer.0.attention.output.dense.bias"
 
@@ -67,6 +73,35 @@ class TestVerify:
 
     def test_a_filled_model_is_verified_by_its_sizes(self, own_run):
         assert verify_run(own_run("hybrid")).passed
+
+    @pytest.mark.parametrize("strategy", ["structured", "hybrid"])
+    def test_a_weight_that_no_sample_reads(self, strategy, own_run, weights):
+        """Every text is shorter than 24 tokens: the last position never counts, and yet it is not what was proven."""
+        folder = own_run(strategy)
+        change(folder / "model", weights, "bert.embeddings.position_embeddings.weight", lambda w: w + 1e-3 * _last(w))
+        found = verify_run(folder)
+        assert found.changed == ("model.safetensors",)
+        assert not found.passed
+        assert "not as the run wrote them: model.safetensors" in found.fault
+
+    def test_a_filled_model_of_other_weights(self, own_run, weights):
+        folder = own_run("hybrid")
+        change(folder / "model", weights, self.BIAS, lambda bias: bias + 1e-3)
+        assert verify_run(folder).changed == ("model.safetensors",)
+
+    def test_a_filled_model_of_another_configuration(self, own_run):
+        folder = own_run("hybrid")
+        config = folder / "model" / "config.json"
+        config.write_text(config.read_text().replace('"gelu"', '"relu"'))
+        assert verify_run(folder).changed == ("config.json",)
+
+    def test_a_manifest_without_digests(self, own_run):
+        folder = own_run("hybrid")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["sha256"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(RunError, match=r"has no sha256 of the model.*run it again"):
+            verify_run(folder)
 
     @pytest.mark.parametrize("name", ["masked", "model"])
     def test_a_missing_folder(self, name, own_run):
@@ -140,6 +175,15 @@ class TestEvaluateFolder:
         assert evaluate_folder(str(folder / "model"), task, device="cpu")["accuracy"] == pytest.approx(
             right / len(rows)
         )
+
+    @pytest.mark.parametrize(("labels", "found"), [(2, "2 labels: LABEL_0, LABEL_1"), (7, "LABEL_4, ...")])
+    def test_a_head_for_other_labels_has_no_figures(self, labels, found, inputs, write_bert, tmp_path):
+        new = write_bert(tmp_path / "new", num_labels=labels)
+        with pytest.raises(
+            ModelError, match=rf"new has no head trained for the labels .*{found}.*fine-tune it first"
+        ) as e:
+            evaluate_folder(new, TaskSection(**inputs["bert"]["task"]), device="cpu")
+        assert "\n" not in str(e.value)
 
     def test_nothing_is_written(self, finished, inputs, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)

@@ -84,7 +84,7 @@ MOMENTS = {
     "masked model written, masks not": f"life.MaskSet.save = {KILL}",
     "after the masks, before the compact model": f"life._compacted = {KILL}",
     "after the verification, before the fill": f"life._filled = {KILL}",
-    "after the fill, before the model": f"life.save_compact = {KILL}",
+    "after the fill, before the model": f"life.save_verified = {KILL}",
     "in the middle of writing the model": (
         "import prune_core.files as files\n"
         "original = files._flush\n"

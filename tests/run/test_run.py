@@ -1,5 +1,6 @@
 """A whole run, end to end, with every strategy on a text and an image model: what it leaves and what it says."""
 
+import hashlib
 import json
 
 import pytest
@@ -62,7 +63,14 @@ def test_the_manifest_is_complete(family, strategy, finished, inputs):
     sizes = manifest["speedup"]["model"]["file_bytes"], manifest["speedup"]["baseline"]["file_bytes"]
     assert sizes == (folder_size(folder / "model"), folder_size(folder / "masked"))
     assert [unit["key"] for unit in manifest["units"]] == structure_of(load_saved(inputs[family]["model"])).keys()
+    assert manifest["sha256"] == {
+        name: hashlib.sha256((folder / "model" / name).read_bytes()).hexdigest()
+        for name in ("config.json", "model.safetensors")
+    }
+    assert manifest["filled"] == (strategy in FILLS)
     figures = [row["figure"] for row in manifest["summary"]]
+    proven = "masked = compact (before the fill)" if strategy in FILLS else "masked = compact"
+    assert figures[-2:] == [proven, "compact = reloaded"]
     assert figures[:4] == ["accuracy", f"density (asked {manifest['density']['asked']})", "heads", "neurons"]
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from prune_core.errors import DataError, PluginError, PruneError, RecipeError
 from prune_core.plugins import Plugins, import_target, load_plugins
-from prune_core.recipe import Recipe, StrategySection, explain
+from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
 from prune_core.strategy import StrategyConfig
 
 
@@ -25,10 +25,21 @@ def validated(data: Any, source: str = "recipe") -> Recipe:
     if recipe.compactor != "auto":
         plugins.get("compactors", recipe.compactor)
     check_task(recipe, plugins)
-    if (recipe.model is None) != (recipe.task.name is None):
-        missing = "model (--model)" if recipe.model is None else "task.name (--task)"
-        raise RecipeError(f"{source}: {missing} is missing; give both, or neither for the demonstration on digits")
+    check_whole(recipe, source)
     return recipe
+
+
+def check_whole(recipe: Recipe, source: str = "recipe") -> None:
+    """RecipeError where model or task is missing, unless nothing at all is said of them: that is the demonstration."""
+    asked = sorted(name for name, value in recipe.task if value != TaskSection.model_fields[name].default)
+    needed = {"model (--model)": recipe.model, "task.name (--task)": recipe.task.name}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing and (recipe.model is not None or asked):
+        given = ["model"] if recipe.model is not None else [f"task.{name}" for name in asked]
+        raise RecipeError(
+            f"{source}: {' and '.join(missing)} missing beside {', '.join(given)}; give model and task, "
+            "or nothing of either for the demonstration on digits"
+        )
 
 
 def strategy_config(recipe: Recipe, plugins: Plugins, source: str = "recipe") -> StrategyConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from prune_core.compaction import compact
 from prune_core.errors import RunError, VerificationError
+from prune_core.files import replacing
 from prune_core.masks import MaskSet
+from prune_core.preparation import make_job
 from prune_core.saving import save_compact
 from prune_core.workspace import Workspace
 
@@ -30,25 +33,35 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 @dataclass(frozen=True)
 class Verification:
-    """Largest absolute differences of any output, over `samples` inputs; a reloaded model must not differ at all."""
+    """Largest absolute differences of any output, over `samples` inputs; a reloaded model must not differ at all.
+
+    Masked and compact are compared before a fill, for a fill changes the weights by intention. `changed` names the
+    files of the model that are not those that the run proved.
+    """
 
     masked_vs_compact: float
     compact_vs_reloaded: float
     tolerance: float
     samples: int
+    changed: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0
+        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0 and not self.changed
+
+    @property
+    def fault(self) -> str:
+        """What was found, on one line."""
+        files = f"; not as the run wrote them: {', '.join(self.changed)}" if self.changed else ""
+        return (
+            f"masked - compact {self.masked_vs_compact:.2e} (at most {self.tolerance:.2e}), compact - reloaded "
+            f"{self.compact_vs_reloaded:.2e} (at most 0), on {self.samples} inputs{files}"
+        )
 
     def enforce(self) -> Verification:
         """Itself; VerificationError when a difference is too large."""
         if not self.passed:
-            raise VerificationError(
-                f"the models differ: masked - compact {self.masked_vs_compact:.2e} (at most {self.tolerance:.2e}), "
-                f"compact - reloaded {self.compact_vs_reloaded:.2e} (at most 0), on {self.samples} inputs; "
-                "no model was written"
-            )
+            raise VerificationError(f"the models differ: {self.fault}; no model was written")
         return self
 
 
@@ -57,7 +70,7 @@ def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[di
     batches = list(batches)
     with tempfile.TemporaryDirectory() as folder:
         save_compact(compaction, Path(folder) / "model")
-        reloaded = type(masked).from_pretrained(Path(folder) / "model", dtype=masked.dtype)
+        reloaded = _reloaded(compaction, Path(folder) / "model")
     expected = _outputs(masked, batches)
     found = _outputs(compaction.model, batches)
     again = _outputs(reloaded, batches)
@@ -69,26 +82,56 @@ def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[di
     )
 
 
+def save_verified(
+    compaction: Compaction, folder: Path, batches: Iterable[dict[str, Tensor]], processor: Any = None
+) -> float:
+    """Save as `save_compact` does what, reloaded, computes exactly what the model in memory does.
+
+    Returns the difference, which is 0; VerificationError where it is not, and then nothing is written.
+    """
+    batches = list(batches)
+    with replacing(folder) as draft:
+        save_compact(compaction, draft, processor)
+        found = _outputs(compaction.model, batches)
+        difference = _difference(found, _outputs(_reloaded(compaction, draft), batches))
+        if difference:
+            raise VerificationError(
+                f"{folder} would not be the model in memory: reloaded, its outputs differ by {difference:.2e} "
+                "(at most 0); no model was written"
+            )
+    return difference
+
+
 def verify_run(run: Path) -> Verification:
     """Redo the proof from what a run left: its masked model, its masks, its recipe's data, and the model folder.
 
-    A model that was filled has other weights than the masked one by intention: of it the sizes are compared.
+    A model that was filled has other weights than the masked one by intention: of it the sizes are compared. That its
+    files, as all others', are those that the run proved is seen by their digests.
     """
-    from prune_core.run import task_of  # a run verifies itself, and a finished run is verified by its recipe
-
-    manifest = Workspace(run).read_manifest()
-    masks = MaskSet.load(run / "masks.safetensors")
-    task, recipe = task_of(run)
+    workspace = Workspace(run)
+    manifest = workspace.read_manifest()
+    masks, recipe = MaskSet.load(workspace.masks), workspace.read_recipe()
+    task = make_job(recipe).task
     batches = list(real_batches(task))
-    masked = task.load_model(str(run / "masked"))
+    masked = task.load_model(str(workspace.masked))
     compaction = compact(masked, masks, recipe.compactor)
     verification = verify(masked, compaction, batches)
-    saved = task.load_model(str(run / "model"))
-    _same_sizes(compaction.model, saved, run / "model")
+    saved = task.load_model(str(workspace.model))
+    _same_sizes(compaction.model, saved, workspace.model)
+    verification = replace(verification, changed=_changed(manifest, workspace.model))
     if manifest["filled"]:
         return verification
     difference = _difference(_outputs(compaction.model, batches), _outputs(saved, batches))
     return replace(verification, compact_vs_reloaded=max(difference, verification.compact_vs_reloaded))
+
+
+def digests(model: Path) -> dict[str, str]:
+    """SHA-256 of the files that decide what a model folder computes: its weights and its configuration."""
+    found = {}
+    for path in sorted([*model.glob("*.safetensors"), model / "config.json"]):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]]:
@@ -112,6 +155,22 @@ def _outputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[T
         ]
     model.train(was_training)
     return found
+
+
+def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
+    """The model in a folder as anybody loads it."""
+    model = compaction.model
+    return type(model).from_pretrained(folder, dtype=model.dtype)
+
+
+def _changed(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
+    """Files of a model that are other ones than when the run wrote its manifest."""
+    if "sha256" not in manifest:
+        raise RunError(
+            f"the manifest of {model.parent} has no sha256 of the model: it cannot be verified, run it again"
+        )
+    written, found = manifest["sha256"], digests(model)
+    return tuple(sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)))
 
 
 def _difference(one: list[Tensor], other: list[Tensor]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from prune_core.errors import RunError
 from prune_core.files import remove_drafts, write_text
-from prune_core.recipe import Recipe
+from prune_core.recipe import Recipe, read_yaml
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,16 @@ class Workspace:
         loaded: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
         return loaded
 
-    def clear(self) -> None:
-        """Remove everything that is in the folder."""
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
+    def read_recipe(self) -> Recipe:
+        """What ran; RecipeError where there is no recipe."""
+        return Recipe.parse(moved_along(read_yaml(self.recipe), self.folder), str(self.recipe))
+
+    def begin(self, *, overwrite: bool) -> None:
+        """Make the folder ready to be written to; with `overwrite` everything in it goes."""
+        if overwrite and self.folder.is_dir():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_drafts(self.folder)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text(self.manifest, json.dumps(manifest, indent=2, default=str) + "\n")
@@ -71,7 +77,7 @@ def default_output(recipe: Recipe) -> Path:
 
 
 def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
-    """The folder of this recipe's run, ready to write to; with `overwrite` the run that it holds is still there.
+    """The folder of this recipe's run, as it is: nothing is written or removed before `begin`.
 
     RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something
     else, or when the run to resume was made by another recipe.
@@ -84,8 +90,29 @@ def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspac
         _reopen(workspace, recipe, resume=resume, overwrite=overwrite)
     elif resume:
         raise RunError(f"{folder} holds no run to resume; run without --resume")
-    folder.mkdir(parents=True, exist_ok=True)
     return workspace
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
+    task = {name: _absolute(getattr(recipe.task, name)) for name in ("dataset", "train_file", "validation_file")}
+    changes = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
+    return recipe.model_copy(update={**changes, "task": recipe.task.model_copy(update=task)})
+
+
+def moved_along(tree: Any, folder: Path) -> Any:
+    """The recipe in `folder`, as plain data, with the places of now where it is the recipe of a run that was moved.
+
+    The demonstration holds its own data and dense model: they moved along.
+    """
+    if not isinstance(tree, dict) or not isinstance(tree.get("output"), str):
+        return tree
+    before = Path(tree["output"])
+    here = {name: _moved(tree[name], before, folder) for name in ("model", "teacher") if name in tree}
+    if isinstance(tree.get("task"), dict):
+        here["task"] = {name: _moved(value, before, folder) for name, value in tree["task"].items()}
+    moved = any(tree[name] != value for name, value in here.items())
+    return {**tree, **here, "output": str(folder)} if moved else tree
 
 
 def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -94,14 +121,13 @@ def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bo
         raise RunError(f"{folder} is not empty and holds no run; choose another --output")
     if overwrite:
         _keep_sources(folder, recipe)
-        return
-    if not resume:
+    elif resume:
+        _same_recipe(workspace, recipe)
+    else:
         raise RunError(
             f"{folder} already holds a run; go on with --resume, replace it with --overwrite, "
             "or choose another --output"
         )
-    _same_recipe(workspace, recipe)
-    remove_drafts(folder)
 
 
 def _keep_sources(folder: Path, recipe: Recipe) -> None:
@@ -113,14 +139,28 @@ def _keep_sources(folder: Path, recipe: Recipe) -> None:
 
 
 def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
-    before = Recipe.load(workspace.recipe).model_dump(mode="json")
-    now = recipe.model_dump(mode="json")
-    ignored = {"output", "device", "measure"}
-    if now["model"] is None and now["task"]["name"] is None:
-        ignored |= {"model", "task", "training", "fill"}  # the demonstration resolves these by itself
+    before = absolute(workspace.read_recipe()).model_dump(mode="json")
+    now = absolute(recipe).model_dump(mode="json")
+    ignored = {"output", "device", "measure", "compactor", "plugins"}  # nothing that was trained depends on these
+    if now["model"] is None:
+        ignored |= {"model", "task"}  # the demonstration makes them by itself
     changed = [name for name in now if name not in ignored and now[name] != before[name]]
     if changed:
         raise RunError(
             f"{workspace.folder} was made by another recipe, {', '.join(changed)} differ: resume with "
             f"prune run {workspace.folder} --resume, or start anew with --overwrite"
         )
+
+
+def _absolute(path: Any) -> Any:
+    """A Path always, a text only where it is a folder that exists: else it is a name."""
+    if isinstance(path, Path):
+        return path.absolute()
+    return str(Path(path).absolute()) if path and Path(path).is_dir() else path
+
+
+def _moved(value: Any, before: Path, folder: Path) -> Any:
+    if not isinstance(value, str) or not Path(value).is_relative_to(before) or Path(value).exists():
+        return value
+    now = folder / Path(value).relative_to(before)
+    return str(now) if now.exists() else value

@@ -1,0 +1,243 @@
+"""Everything that a run needs, made and checked before it writes anything: `prune run` and its dry run share it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from prune_core.compaction import choose
+from prune_core.compactor import Compactor
+from prune_core.configuring import check_whole, strategy_config
+from prune_core.errors import RecipeError
+from prune_core.loading import structure_of
+from prune_core.measure import pick_device
+from prune_core.plugins import Plugins, import_target, load_plugins
+from prune_core.pretrained import brief, read_config
+from prune_core.recipe import Recipe, TrainingSection
+from prune_core.strategy import Context, Progress, Strategy
+from prune_core.task import Task
+from prune_core.training import steps_of
+from prune_core.workspace import absolute
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEMO_MEASURE = {"batch_size": 64}
+DEMO_TRAINING = {"epochs": 12.0, "batch_size": 64, "learning_rate": 5e-4, "save_steps": 200}
+
+FILL_SHARE = 0.25
+"""Length of a fill that nothing is said about, as a share of the fine-pruning before it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with what it names: plugins, task and device."""
+
+    recipe: Recipe
+    plugins: Plugins
+    task: Task
+    device: str
+
+    @property
+    def model_path(self) -> str:
+        assert self.recipe.model is not None
+        return self.recipe.model
+
+    @property
+    def trained_head(self) -> bool:
+        return self.task.has_trained_head(self.model_path)
+
+    @property
+    def teacher(self) -> str:
+        """ "self", "none" or the path of a model: what the recipe says, or what "auto" means here."""
+        if self.recipe.teacher != "auto":
+            return self.recipe.teacher
+        return "self" if self.trained_head else "none"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a training starts from. `student` is a copy of the dense model with the strategy attached.
+
+    `fill` is the training that a fill is, None for no fill.
+    """
+
+    job: Job
+    dense: PreTrainedModel
+    teacher: PreTrainedModel | None
+    features: Dataset
+    student: PreTrainedModel
+    strategy: Strategy
+    compactor: Compactor
+    fill: TrainingSection | None
+
+
+def make_job(recipe: Recipe, device: str | None = None) -> Job:
+    """The job of a recipe with a model and a task; PluginError, DataError or ModelError where they cannot be had."""
+    plugins = load_plugins(recipe.plugins.disabled)
+    assert recipe.task.name is not None
+    assert recipe.model is not None
+    task: Task = plugins.load("tasks", recipe.task.name)(recipe.task, recipe.model)
+    return Job(recipe, plugins, task, pick_device(device or recipe.device).type)
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with everything in it that the run will do, so that it repeats it from any folder.
+
+    RecipeError where it is no whole recipe. What the demonstration is made of comes with `demonstration`.
+    """
+    check_whole(recipe)
+    if recipe.model is None:
+        given = recipe.model_dump(exclude_unset=True)
+        training = recipe.training.model_copy(update=DEMO_TRAINING | given.get("training", {}))
+        measure = recipe.measure.model_copy(update=DEMO_MEASURE | given.get("measure", {}))
+        recipe = recipe.model_copy(update={"training": training, "measure": measure})
+    return absolute(recipe)
+
+
+def demonstration(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
+    """The recipe with the demonstration's model and task in it, made in `folder` where they are not there yet."""
+    from prune_core.demo import prepare_demo
+
+    model, task = prepare_demo(folder, recipe.training.seed, **changes)
+    return absolute(recipe.model_copy(update={"model": model, "task": task}))
+
+
+@contextmanager
+def rehearsal(recipe: Recipe) -> Iterator[Preparation]:
+    """The preparation of the demonstration on a dense model of one step, all of it in a folder that is thrown away.
+
+    So a mistake is found before a minute is spent on the dense model, or a run is overwritten.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with _quiet("prune_core.demo"):
+            recipe = demonstration(recipe, Path(folder), max_steps=1, use_cpu=True)
+        yield prepare(recipe)
+
+
+def prepare(recipe: Recipe) -> Preparation:
+    """Load, attach and check all that the run of a resolved recipe needs. Nothing is written.
+
+    Raises the PruneError that says what is wrong: the recipe, a plugin, the data, a model, or the strategy on it.
+    """
+    job, section = make_job(recipe), recipe.training
+    set_seed(section.seed)
+    dense = job.task.load_model(job.model_path)
+    teacher = _teacher(job, dense)
+    features = job.task.train()
+    job.task.validation()  # missing or broken data must not show after the training only
+    student, strategy = copy.deepcopy(dense), _strategy(job)
+    steps = steps_of(section, len(features))
+    calibration = partial(calibration_batches, job.task, features, section)
+    strategy.prepare(Context(student, structure_of(student), steps, section.seed, calibration))
+    strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
+    masks = strategy.masks()
+    return Preparation(
+        job=job,
+        dense=dense,
+        teacher=teacher,
+        features=features,
+        student=student,
+        strategy=strategy,
+        compactor=choose(masks, recipe.compactor, job.plugins),
+        fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
+    )
+
+
+def calibration_batches(task: Task, features: Dataset, section: TrainingSection) -> Iterable[dict[str, Tensor]]:
+    """Training batches, labels included, in an order that follows from the seed; each call starts anew."""
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(section.seed)).tolist()
+    for start in range(0, len(order), section.batch_size):
+        yield task.collate([features[index] for index in order[start : start + section.batch_size]])
+
+
+def describe_head(path: str) -> str:
+    """What a model is and predicts, for messages: its class and the first of its labels."""
+    config = read_config(path)
+    labels = [str(label) for label in (config.id2label or {}).values()]
+    listed = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    return f"{(config.architectures or [config.model_type])[0]} with {len(labels)} labels: {listed}"
+
+
+def _strategy(job: Job) -> Strategy:
+    spec = job.plugins.strategy(job.recipe.strategy.name)
+    strategy: Strategy = import_target(spec.target)(strategy_config(job.recipe, job.plugins))
+    return strategy
+
+
+def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
+    if job.teacher == "none":
+        return None
+    path = job.model_path if job.teacher == "self" else job.teacher
+    if not job.task.has_trained_head(path):
+        raise RecipeError(
+            f"teacher: {path} has no head trained for these labels (found: {describe_head(path)}); "
+            "fine-tune it first, give another, or --teacher none"
+        )
+    if job.teacher == "self":
+        return copy.deepcopy(dense)
+    _same_tokens(job.task.processor, path)
+    return job.task.load_model(path)
+
+
+def _same_tokens(processor: Any, teacher: str) -> None:
+    """RecipeError where the teacher would read other tokens than the model's in the ids that it is given."""
+    if not hasattr(processor, "get_vocab"):
+        return
+    try:
+        theirs = AutoTokenizer.from_pretrained(teacher).get_vocab()
+    except Exception as error:  # a missing vocabulary shows up as almost any error
+        raise RecipeError(
+            f"teacher: {teacher} holds no tokenizer to compare with the model's: {brief(error)}; save its own there"
+        ) from error
+    ours = processor.get_vocab()
+    other = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    if other:
+        ids = f"{other[0]!r} is {ours.get(other[0])} in the model's, {theirs.get(other[0])} in the teacher's"
+        raise RecipeError(
+            f"teacher: {teacher} has another vocabulary than the model, {len(other)} tokens differ ({ids}): "
+            "it would read other words; give a teacher with the model's tokenizer"
+        )
+
+
+def _fill_training(recipe: Recipe, *, fills: bool, sparse: bool) -> TrainingSection | None:
+    """The training that a fill is, None for no fill; RecipeError where there is nothing that may be filled."""
+    fill, section = recipe.fill, recipe.training
+    epochs, steps = fill.epochs, fill.max_steps
+    if epochs is None and steps is None:
+        if not fills:
+            return None
+        epochs = section.epochs * FILL_SHARE
+        steps = math.ceil(section.max_steps * FILL_SHARE) if section.max_steps else None
+    if steps == 0 or (steps is None and epochs == 0):
+        return None
+    if sparse:
+        raise RecipeError(
+            f"fill: {recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: "
+            "leave fill out"
+        )
+    rate = fill.learning_rate or section.learning_rate / 2
+    return section.model_copy(update={"epochs": epochs or 1.0, "max_steps": steps, "learning_rate": rate})
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
