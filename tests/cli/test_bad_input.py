@@ -101,6 +101,26 @@ def test_missing_data_file(flag: str, prune: Callable, tmp_path: Path) -> None:
     _one_line(result, DATA, f"task.{flag[2:].replace('-', '_')}", "no.csv")
 
 
+@pytest.mark.parametrize("verb", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("flags", "missing", "given"),
+    [
+        (["--train-file", "{file}"], "model (--model) and task.name (--task) missing", "task.train_file"),
+        (["--dataset", "glue"], "model (--model) and task.name (--task) missing", "task.dataset"),
+        (["--column", "text=a"], "model (--model) and task.name (--task) missing", "task.columns"),
+        (["--model", "m", "--train-file", "{file}"], "task.name (--task) missing", "model"),
+        (["--task", "text-classification"], "model (--model) missing", "task.name"),
+    ],
+)
+def test_data_without_model_or_task_are_not_the_demonstration(
+    flags: list[str], missing: str, given: str, verb: tuple[str, ...], prune: Callable, sample: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").touch()
+    flags = [flag.format(file=tmp_path / "t.csv") for flag in flags]
+    result = prune("run", "--strategy", "sample", "--set", "strategy.steps=1", *flags, *verb)
+    _one_line(result, RECIPE, missing, f"beside {given};", "demonstration on digits")
+
+
 def test_hub_dataset_and_files(prune: Callable, tmp_path: Path) -> None:
     result = prune("run", "--dataset", "nyu-mll/glue", "--train-file", tmp_path / "a.csv")
     _one_line(result, RECIPE, "task: name a hub dataset or local files, not both")

@@ -24,7 +24,13 @@ MANIFEST = {
 
 
 @pytest.fixture
-def ran(stand_in: Callable, sample: Path) -> list[dict[str, Any]]:
+def checked() -> list[dict[str, Any]]:
+    """The recipes that a dry run would check, and with what."""
+    return []
+
+
+@pytest.fixture
+def ran(stand_in: Callable, sample: Path, checked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records the recipes that `prune run` would run, and with what."""
     calls: list[dict[str, Any]] = []
 
@@ -32,7 +38,8 @@ def ran(stand_in: Callable, sample: Path) -> list[dict[str, Any]]:
         calls.append({"recipe": recipe, "resume": resume, "overwrite": overwrite})
         return MANIFEST
 
-    def check(recipe: Recipe) -> dict[str, Any]:
+    def check(recipe: Recipe, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+        checked.append({"recipe": recipe, "resume": resume, "overwrite": overwrite})
         return {"steps": 1000, "data": {"train": 64}}
 
     stand_in("prune_core.run", run=run, check=check)
@@ -107,7 +114,8 @@ def test_every_flag_of_the_table_is_a_flag_of_the_verb() -> None:
 
 def test_columns_and_datasets(prune: Callable, ran: list) -> None:
     flags = ["--dataset", "nyu-mll/glue", "--column", "text=sentence", "--column", "label=a=b"]
-    prune("run", "--strategy", "sample", "--set", "strategy.steps=1", *flags, "--set", "task.dataset_config=sst2")
+    settings = ["--set", "strategy.steps=1", "--set", "task.dataset_config=sst2"]
+    prune("run", "--strategy", "sample", "--model", "m", "--task", "text-classification", *flags, *settings)
     task = ran[0]["recipe"].task
     assert (task.dataset, task.dataset_config) == ("nyu-mll/glue", "sst2")
     assert task.columns == {"text": "sentence", "label": "a=b"}
@@ -165,6 +173,64 @@ def test_a_run_can_be_repeated_elsewhere(prune: Callable, ran: list, file: Path)
     assert ran[0]["overwrite"]
 
 
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """The folder of a run, with the recipe that a run leaves: it names its folder as output."""
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    recipe = {"strategy": {"name": "sample", "steps": 7}, "model": "m", "task": {"name": "text-classification"}}
+    (folder / "recipe.yaml").write_text(Recipe.parse({**recipe, "output": str(folder)}).dump())
+    return folder
+
+
+@pytest.mark.parametrize("spelling", [".", "recipe.yaml"])
+def test_a_run_is_repeated_in_a_fresh_folder(spelling: str, prune: Callable, ran: list, run_folder: Path) -> None:
+    assert prune("run", run_folder / spelling).code == 0
+    recipe = ran[0]["recipe"]
+    assert recipe.output.parent == Path("runs")
+    assert recipe.output.name.endswith("-sample")
+    assert recipe.strategy.fields() == {"steps": 7}
+
+
+@pytest.mark.parametrize("spelling", [".", "recipe.yaml"])
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_a_run_goes_on_or_is_replaced_where_it_is(
+    flag: str, spelling: str, prune: Callable, ran: list, run_folder: Path
+) -> None:
+    assert prune("run", run_folder / spelling, flag).code == 0
+    assert ran[0]["recipe"].output == run_folder
+
+
+@pytest.mark.parametrize("flags", [("--output", "{run}"), ("--set", "output={run}")])
+def test_a_folder_that_is_asked_for_is_the_cores_to_refuse(
+    flags: tuple[str, str], prune: Callable, ran: list, run_folder: Path
+) -> None:
+    prune("run", run_folder, *(flag.format(run=run_folder) for flag in flags))
+    assert ran[0]["recipe"].output == run_folder
+
+
+def test_a_recipe_that_lies_elsewhere_keeps_its_output(prune: Callable, ran: list, run_folder: Path) -> None:
+    copied = run_folder.parent / "mine.yaml"
+    copied.write_text((run_folder / "recipe.yaml").read_text())
+    prune("run", copied)
+    assert ran[0]["recipe"].output == run_folder
+
+
+def test_a_run_that_was_moved_finds_what_it_holds(prune: Callable, ran: list, run_folder: Path) -> None:
+    (run_folder / "dense").mkdir()
+    (run_folder / "data.csv").touch()
+    recipe = Recipe.load(run_folder / "recipe.yaml")
+    task = recipe.task.model_copy(update={"train_file": run_folder / "data.csv"})
+    changes = {"model": str(run_folder / "dense"), "task": task}
+    (run_folder / "recipe.yaml").write_text(recipe.model_copy(update=changes).dump())
+    moved = run_folder.rename(run_folder.with_name("moved"))
+    for flags in ((), ("--resume",)):
+        assert prune("run", moved, *flags).code == 0
+    assert [call["recipe"].model for call in ran] == [str(moved / "dense")] * 2
+    assert [call["recipe"].task.train_file for call in ran] == [moved / "data.csv"] * 2
+    assert [call["recipe"].output == moved for call in ran] == [False, True]
+
+
 def test_the_summary_is_one_table(prune: Callable, ran: list, file: Path) -> None:
     result = prune("run", file)
     assert result.err == ""
@@ -184,6 +250,13 @@ def test_a_dry_run_prints_a_recipe_that_can_be_run(prune: Callable, ran: list, f
     printed = tmp_path / "printed.yaml"
     printed.write_text(result.out)
     assert Recipe.load(printed).training.epochs == 9
+
+
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_a_dry_run_checks_what_would_be_done(flag: str, prune: Callable, ran: list, checked: list, file: Path) -> None:
+    assert prune("run", file, "--dry-run", f"--{flag}", "--output", "x").code == 0
+    assert not ran
+    assert (checked[0]["recipe"].output, checked[0][flag]) == (Path("x"), True)
 
 
 def test_a_dry_run_as_json(prune: Callable, ran: list, file: Path) -> None:

@@ -15,10 +15,15 @@ class Verification:
     compact_vs_reloaded: float
     tolerance: float = 1e-4
     samples: int = 64
+    changed: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0
+        return self.masked_vs_compact <= self.tolerance and self.compact_vs_reloaded == 0 and not self.changed
+
+    @property
+    def fault(self) -> str:
+        return f"masked - compact {self.masked_vs_compact}, changed: {', '.join(self.changed)}"
 
 
 def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callable) -> None:
@@ -40,6 +45,15 @@ def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, s
     assert len(result.errors) == 1
     assert "0.3" in result.err
     assert ("NOT" in result.out) if not json_flag else (json.loads(result.out)["passed"] is False)
+
+
+def test_verify_fails_where_a_file_changed(prune: Callable, stand_in: Callable) -> None:
+    stand_in("prune_core.verify", verify_run=lambda run: Verification(0.0, 0.0, changed=("model.safetensors",)))
+    result = prune("verify", "runs/first")
+    assert result.code == 10
+    assert "runs/first: " in result.err
+    assert "model.safetensors" in result.err
+    assert "files that changed" in result.out
 
 
 def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp_path: Path) -> None:

@@ -29,12 +29,15 @@ FLAGS = {
 Setting = tuple[str, Any]
 
 
-def laid_over(file: Path | None, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def laid_over(file: Path | None, parameters: Mapping[str, Any], *, afresh: bool = False) -> tuple[dict[str, Any], str]:
     """The tree of a recipe with a verb's parameters laid over it, and where it comes from, in words.
 
+    `afresh`: a recipe that lies in the folder that it names as output is that run's own, and is repeated elsewhere.
     Raises RecipeError for an unreadable recipe, typer.BadParameter for a malformed --column or --set.
     """
     tree = _read(file) if file else {}
+    if afresh and file and _lies_in(tree.get("output"), file):
+        del tree["output"]
     settings = [
         *((path, parameters[flag]) for flag, path in FLAGS.items() if parameters.get(flag) is not None),
         *_columns(parameters.get("column") or ()),
@@ -45,6 +48,10 @@ def laid_over(file: Path | None, parameters: Mapping[str, Any]) -> tuple[dict[st
     if file is None:
         return tree, "flags"
     return tree, f"{file} with flags" if settings else str(file)
+
+
+def _lies_in(folder: Any, file: Path) -> bool:
+    return isinstance(folder, str) and Path(folder).resolve() == file.parent.resolve()
 
 
 def _columns(values: Sequence[str]) -> Iterator[Setting]:
@@ -71,8 +78,9 @@ def _settings(values: Sequence[str]) -> Iterator[Setting]:
 def _read(file: Path) -> dict[str, Any]:
     from prune_core.errors import RecipeError
     from prune_core.recipe import read_yaml
+    from prune_core.workspace import moved_along
 
-    tree = read_yaml(file)
+    tree = moved_along(read_yaml(file), file.parent)
     if not isinstance(tree, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of fields, found {type(tree).__name__}")
     if isinstance(tree.get("strategy"), str):

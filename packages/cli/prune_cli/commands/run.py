@@ -122,34 +122,33 @@ def run(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite starts it anew: choose one")
-    file, folder = _start(recipe, output, resume)
-    resolved = validated(*laid_over(file, {**ctx.params, "output": folder}))
+    file, folder = _start(recipe, output, resume, overwrite)
+    tree, source = laid_over(file, {**ctx.params, "output": folder}, afresh=not (resume or overwrite))
+    resolved = validated(tree, source)
     if dry_run:
-        _plan(resolved, json)
+        _plan(resolved, resume, overwrite, json)
     else:
         _run(resolved, resume, overwrite, json)
 
 
-def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path | None, Path | None]:
+def _start(recipe: Path | None, output: Path | None, resume: bool, overwrite: bool) -> tuple[Path | None, Path | None]:
     """The recipe to start from and the folder to write to; RECIPE may be the folder of a run, and so may --output."""
-    if not resume:
-        return _recipe_in(recipe), output
-    if recipe is None and output is None:
+    if recipe is not None:
+        if not recipe.is_dir():
+            return recipe, output
+        return recipe / RECIPE, output or (recipe if resume or overwrite else None)
+    if resume and output is None:
         raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
-    if recipe is None:
-        return (_recipe_in(output) if output and (output / RECIPE).is_file() else None), output
-    return _recipe_in(recipe), output or (recipe if recipe.is_dir() else None)
+    if resume and output and (output / RECIPE).is_file():
+        return output / RECIPE, output
+    return None, output
 
 
-def _recipe_in(path: Path | None) -> Path | None:
-    return path / RECIPE if path is not None and path.is_dir() else path
-
-
-def _plan(recipe: "Recipe", json: bool) -> None:
+def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
     from prune_core.run import check
 
-    plan = check(recipe)
+    plan = check(recipe, resume=resume, overwrite=overwrite)
     if json:
         render.print_json({"recipe": recipe.model_dump(mode="json"), "plan": plan})
         return
