@@ -259,6 +259,11 @@ def test_a_dry_run_checks_what_would_be_done(flag: str, prune: Callable, ran: li
     assert (checked[0]["recipe"].output, checked[0][flag]) == (Path("x"), True)
 
 
+def test_a_dry_run_prints_the_demonstrations_own_training(prune: Callable, ran: list) -> None:
+    result = prune("run", "--strategy", "sample", "--set", "strategy.steps=1", "--dry-run", "--json")
+    assert json.loads(result.out)["recipe"]["training"]["epochs"] == 12
+
+
 def test_a_dry_run_as_json(prune: Callable, ran: list, file: Path) -> None:
     found = json.loads(prune("run", file, "--dry-run", "--json").out)
     assert found["plan"]["steps"] == 1000

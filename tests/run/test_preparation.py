@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import prune_core.preparation as preparation
-from prune_core.configuring import validated
+from prune_core.configuring import resolved, validated
 from prune_core.errors import DataError, ModelError, PluginError, RecipeError, RunError, StructureError
 from prune_core.hookspecs import CompactorSpec
 from prune_core.plugins import Offer, Plugins, load_plugins
@@ -122,10 +122,10 @@ class TestDemonstration:
     def test_what_it_resolves_to_is_read_back_equal(self, tmp_path):
         """A demonstration that was killed before its dense model was there is resumed by the recipe that it left."""
         given = Recipe.parse({"training": {"seed": 3}})
-        resolved = preparation.resolved(given)
-        assert (resolved.training.epochs, resolved.training.seed, resolved.measure.batch_size) == (12.0, 3, 64)
-        (tmp_path / "recipe.yaml").write_text(resolved.dump())
-        assert preparation.resolved(Recipe.load(tmp_path / "recipe.yaml")) == resolved
+        whole = resolved(given)
+        assert (whole.training.epochs, whole.training.seed, whole.measure.batch_size) == (12.0, 3, 64)
+        (tmp_path / "recipe.yaml").write_text(whole.dump())
+        assert resolved(Recipe.load(tmp_path / "recipe.yaml")) == whole
 
     def test_it_is_not_what_is_meant_where_data_are_named(self):
         with pytest.raises(
@@ -245,9 +245,9 @@ class TestPlaces:
         for name in ("train", "validation"):
             shutil.copy(inputs["bert"]["task"][f"{name}_file"], f"{name}.csv")
         task = {"name": "text-classification", "train_file": "train.csv", "validation_file": "validation.csv"}
-        given = recipe("run", model="model", teacher="teacher", task=task, training=QUICK)
-        assert run(given)["output"] == "run"
+        given = recipe("run", model="model", teacher="elsewhere/../teacher", task=task, training=QUICK)
         (tmp_path / "elsewhere").mkdir()
+        assert run(given)["output"] == "run"
         monkeypatch.chdir(tmp_path / "elsewhere")
         assert verify_run(tmp_path / "run").passed
         left = Recipe.load(tmp_path / "run" / "recipe.yaml")
@@ -256,6 +256,12 @@ class TestPlaces:
         assert check(left.model_copy(update={"output": None}))["steps"] == 2
         monkeypatch.chdir(tmp_path)
         assert run(given, resume=True)["output"] == "run", "the same recipe by other names of the same places"
+
+    def test_a_link_to_a_file_keeps_the_extension_that_its_target_lacks(self, tmp_path):
+        (tmp_path / "blob").touch()
+        (tmp_path / "train.parquet").symlink_to(tmp_path / "blob")
+        given = Recipe(task=TaskSection(name="t", train_file=tmp_path / "x" / ".." / "train.parquet"))
+        assert absolute(given).task.train_file == tmp_path / "train.parquet"
 
     def test_names_of_the_hub_stay_names(self):
         given = Recipe(model="org/model", teacher="org/teacher", task=TaskSection(name="t", dataset="org/data"))

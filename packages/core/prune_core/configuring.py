@@ -8,6 +8,10 @@ from prune_core.errors import DataError, PluginError, PruneError, RecipeError
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
 from prune_core.strategy import StrategyConfig
+from prune_core.workspace import absolute
+
+DEMO_MEASURE = {"batch_size": 64}
+DEMO_TRAINING = {"epochs": 12.0, "batch_size": 64, "learning_rate": 5e-4, "save_steps": 200}
 
 
 def validated(data: Any, source: str = "recipe") -> Recipe:
@@ -40,6 +44,20 @@ def check_whole(recipe: Recipe, source: str = "recipe") -> None:
             f"{source}: {' and '.join(missing)} missing beside {', '.join(given)}; give model and task, "
             "or nothing of either for the demonstration on digits"
         )
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with everything in it that the run will do, so that it repeats it from any folder.
+
+    RecipeError where it is no whole recipe. The demonstration's model and task are made by the run.
+    """
+    check_whole(recipe)
+    if recipe.model is None:
+        given = recipe.model_dump(exclude_unset=True)
+        training = recipe.training.model_copy(update=DEMO_TRAINING | given.get("training", {}))
+        measure = recipe.measure.model_copy(update=DEMO_MEASURE | given.get("measure", {}))
+        recipe = recipe.model_copy(update={"training": training, "measure": measure})
+    return absolute(recipe)
 
 
 def strategy_config(recipe: Recipe, plugins: Plugins, source: str = "recipe") -> StrategyConfig:

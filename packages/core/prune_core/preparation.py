@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from prune_core.compaction import choose
 from prune_core.compactor import Compactor
-from prune_core.configuring import check_whole, strategy_config
+from prune_core.configuring import strategy_config
 from prune_core.errors import RecipeError
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
@@ -33,9 +33,6 @@ from prune_core.workspace import absolute
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-DEMO_MEASURE = {"batch_size": 64}
-DEMO_TRAINING = {"epochs": 12.0, "batch_size": 64, "learning_rate": 5e-4, "save_steps": 200}
 
 FILL_SHARE = 0.25
 """Length of a fill that nothing is said about, as a share of the fine-pruning before it."""
@@ -91,20 +88,6 @@ def make_job(recipe: Recipe, device: str | None = None) -> Job:
     assert recipe.model is not None
     task: Task = plugins.load("tasks", recipe.task.name)(recipe.task, recipe.model)
     return Job(recipe, plugins, task, pick_device(device or recipe.device).type)
-
-
-def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with everything in it that the run will do, so that it repeats it from any folder.
-
-    RecipeError where it is no whole recipe. What the demonstration is made of comes with `demonstration`.
-    """
-    check_whole(recipe)
-    if recipe.model is None:
-        given = recipe.model_dump(exclude_unset=True)
-        training = recipe.training.model_copy(update=DEMO_TRAINING | given.get("training", {}))
-        measure = recipe.measure.model_copy(update=DEMO_MEASURE | given.get("measure", {}))
-        recipe = recipe.model_copy(update={"training": training, "measure": measure})
-    return absolute(recipe)
 
 
 def demonstration(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from prune_core.compaction import choose
 from prune_core.compactor import Compaction
+from prune_core.configuring import resolved
 from prune_core.errors import DataError, ModelError
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
@@ -29,7 +30,6 @@ from prune_core.preparation import (
     make_job,
     prepare,
     rehearsal,
-    resolved,
 )
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
@@ -37,7 +37,7 @@ from prune_core.recipe import MeasureSection, Recipe, TaskSection
 from prune_core.report import Results, provenance
 from prune_core.training import arguments, make_trainer, steps_of, train
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
-from prune_core.workspace import Workspace, open_workspace
+from prune_core.workspace import Workspace, absolute_path, open_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device:
 
 def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> Preparation:
     """The run of a resolved recipe, ready to train, and its folder ready to be written to: in this order."""
-    recipe = recipe.model_copy(update={"output": workspace.folder.absolute()})
+    recipe = recipe.model_copy(update={"output": absolute_path(workspace.folder)})
     if recipe.model is not None:
         ready = prepare(recipe)
         workspace.begin(overwrite=overwrite)

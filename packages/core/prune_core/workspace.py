@@ -100,6 +100,11 @@ def absolute(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={**changes, "task": recipe.task.model_copy(update=task)})
 
 
+def absolute_path(path: Path) -> Path:
+    """The same place from every folder; a link at its end stays one, for its name may say what kind of file it is."""
+    return path.parent.resolve() / path.name
+
+
 def moved_along(tree: Any, folder: Path) -> Any:
     """The recipe in `folder`, as plain data, with the places of now where it is the recipe of a run that was moved.
 
@@ -155,8 +160,8 @@ def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
 def _absolute(path: Any) -> Any:
     """A Path always, a text only where it is a folder that exists: else it is a name."""
     if isinstance(path, Path):
-        return path.absolute()
-    return str(Path(path).absolute()) if path and Path(path).is_dir() else path
+        return absolute_path(path)
+    return str(absolute_path(Path(path))) if path and Path(path).is_dir() else path
 
 
 def _moved(value: Any, before: Path, folder: Path) -> Any:

@@ -146,9 +146,11 @@ def _start(recipe: Path | None, output: Path | None, resume: bool, overwrite: bo
 
 def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
+    from prune_core.configuring import resolved
     from prune_core.run import check
 
     plan = check(recipe, resume=resume, overwrite=overwrite)
+    recipe = resolved(recipe)
     if json:
         render.print_json({"recipe": recipe.model_dump(mode="json"), "plan": plan})
         return
