@@ -20,8 +20,8 @@ INTRODUCTION = """<!-- Written by docs/generate.py from the descriptions in the 
 
 A recipe is a whole run in one YAML file; `prune run RECIPE.yaml` does it. The flags of the command line are the same
 tree: a flag is stronger than the recipe, and `--set path=value` (the value is YAML) is stronger than a flag and reaches
-every field. `--dry-run` checks everything and prints the resolved recipe. Every run saves its resolved recipe, and
-`prune run RUN/recipe.yaml` repeats it.
+every field. `--dry-run` checks everything short of training and prints the resolved recipe. Every run saves its own,
+with absolute paths, and `prune run RUN` (or `RUN/recipe.yaml`) repeats it in a new folder.
 
 ```yaml
 model: ./my-bert
