@@ -41,6 +41,9 @@ class MaskingConfig(StrategyConfig):
     cooldown: float = Field(0.4, ge=0, lt=1, description="Share of the steps after it has arrived.")
     freeze: bool = Field(True, description="Masks do not change any more in the cool-down.")
     score_learning_rate: float = Field(1e-2, gt=0, description="Learning rate of the scores.")
+    pressure_learning_rate: float = Field(
+        0.02, gt=0, description="Learning rate of the pressure's multipliers, with a target density."
+    )
     mask_biases: bool = Field(True, description="A bias entry goes where its whole row is gone.")
 
     @model_validator(mode="after")

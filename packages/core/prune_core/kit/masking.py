@@ -125,7 +125,8 @@ class MaskingStrategy(Strategy):
         if scores:
             groups.append({"params": scores, **rate})
         if self._state.lagrangian is not None:
-            groups.append({"params": [self._state.lagrangian.multipliers], **rate, "lr": 0.02, "maximize": True})
+            pressure = {"lr": self.config.pressure_learning_rate, "weight_decay": 0.0, "maximize": True}
+            groups.append({"params": [self._state.lagrangian.multipliers], **pressure})
         return [group for group in groups if group["params"]]
 
     def masks(self) -> MaskSet:

@@ -15,4 +15,7 @@ class StructuredConfig(UnitMaskingConfig):
         "heads", description="heads: one score a head; slices: one a head and matrix, gone when its slices are."
     )
     cooldown: float = Field(0.3, ge=0, lt=1, description="Share of the steps after it has arrived.")
-    score_learning_rate: float = Field(2e-2, gt=0, description="Learning rate of the scores.")
+    score_learning_rate: float = Field(5e-2, gt=0, description="Learning rate of the scores.")
+    pressure_learning_rate: float = Field(
+        5e-2, gt=0, description="Learning rate of the pressure's multipliers, with a target density."
+    )
