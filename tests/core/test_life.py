@@ -317,9 +317,10 @@ def test_a_resumed_penalty_is_the_same():
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_parameter_groups(strategy, binarizer):
     """All trainable parameters once; scores at their rate without decay, no decay on biases and norms, ascent."""
+    rates = {"score_learning_rate": 0.7, "pressure_learning_rate": 0.3}
     model = small_units()
     model.bert.embeddings.requires_grad_(False)
-    training = Training(model, strategy, 10, density=0.5, binarizer=binarizer, score_learning_rate=0.7)
+    training = Training(model, strategy, 10, density=0.5, binarizer=binarizer, **rates)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {}
     for options in training.pruning.parameter_groups(lr=0.1, weight_decay=0.2):
@@ -329,7 +330,7 @@ def test_parameter_groups(strategy, binarizer):
     assert set(found) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     for key, settings in found.items():
         if names[key].endswith("multipliers"):
-            assert settings == (0.02, 0.0, True)
+            assert settings == (0.3, 0.0, True)
         elif names[key].startswith("pruning."):
             assert settings == (0.7, 0.0, False)
         else:
