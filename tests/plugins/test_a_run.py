@@ -23,6 +23,13 @@ SKIPPED = {
     "lost": "no_such_module_anywhere:Compactor cannot be imported: ModuleNotFoundError",
     "twin": "several owners, prune-one and prune-two",
 }
+RIVAL = """
+from dataclasses import replace
+from prune_core.architectures.bert import BERT
+@hookimpl
+def prune_architectures():
+    return [replace(BERT, layer="no.such.layer")]
+"""
 """Names of the broken compactors -> why they cannot be used."""
 
 
@@ -31,6 +38,7 @@ class Place:
     """A folder with inputs and a finished run, the processes that it was made by, and how to start another there."""
 
     folder: Path
+    arguments: list[str | Path]
     done: subprocess.CompletedProcess[str]
     environment: dict[str, str]
 
@@ -54,8 +62,9 @@ def place(prune: Prune, installed: Path, tmp_path_factory: pytest.TempPathFactor
     }
     data = ["--train-file", folder / "train.csv", "--validation-file", folder / "validation.csv"]
     model = ["--model", folder / "my-bert", "--task", "text-classification", "--device", "cpu"]
-    strategy = ["--strategy", "magnitude", "--density", "0.5", "--max-steps", "6", "--output", folder / "run"]
-    return Place(folder, prune("run", *strategy, *model, *data, **environment), environment)
+    arguments = [*model, *data, "--density", "0.5", "--max-steps", "6"]
+    done = prune("run", "--strategy", "magnitude", "--output", folder / "run", *arguments, **environment)
+    return Place(folder, arguments, done, environment)
 
 
 def test_a_strategy_of_somebody_else_runs_from_end_to_end(place: Place) -> None:
@@ -78,6 +87,21 @@ def test_so_does_prune_compact(place: Place, prune: Prune) -> None:
     assert done.returncode == 0, done.stderr
     assert (output / "config.json").is_file()
     _expect_warnings(done)
+
+
+def test_a_rival_of_our_family_can_be_disabled_for_one_run(place: Place, prune: Prune) -> None:
+    site = place.folder / "rival"
+    write_distribution(site, "prune-rival", RIVAL)
+    environment = place.environment | {"PYTHONPATH": f"{place.environment['PYTHONPATH']}{os.pathsep}{site}"}
+    refused = prune("run", *place.arguments, "--output", place.folder / "refused", **environment)
+    assert refused.returncode != 0
+    assert "several owners, prune-core and prune-rival" in refused.stderr
+    output = place.folder / "settled"
+    disabled = ["--set", "plugins.disabled=[prune-rival]", "--strategy", "structured"]
+    done = prune("run", *place.arguments, *disabled, "--output", output, **environment)
+    assert done.returncode == 0, done.stderr
+    verified = prune("verify", output, **environment)
+    assert verified.returncode == 0, verified.stderr
 
 
 def _expect_warnings(done: subprocess.CompletedProcess[str]) -> None:

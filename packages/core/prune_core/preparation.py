@@ -124,7 +124,7 @@ def prepare(recipe: Recipe) -> Preparation:
     student, strategy = copy.deepcopy(dense), _strategy(job)
     steps = steps_of(section, len(features))
     calibration = partial(calibration_batches, job.task, features, section)
-    strategy.prepare(Context(student, structure_of(student), steps, section.seed, calibration))
+    strategy.prepare(Context(student, structure_of(student, job.plugins), steps, section.seed, calibration))
     strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
     masks = strategy.masks()
     return Preparation(

@@ -158,7 +158,7 @@ def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
 def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tuple[Compaction, Verification]:
     task = ready.job.task
     masked = task.load_model(str(workspace.masked))
-    compaction = ready.compactor.compact(masked, masks, structure_of(masked))
+    compaction = ready.compactor.compact(masked, masks, structure_of(masked, ready.job.plugins))
     return compaction, verify(masked, compaction, real_batches(task)).enforce()
 
 

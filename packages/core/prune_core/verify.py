@@ -111,10 +111,11 @@ def verify_run(run: Path) -> Verification:
     workspace = Workspace(run)
     manifest = workspace.read_manifest()
     masks, recipe = MaskSet.load(workspace.masks), workspace.read_recipe()
-    task = make_job(recipe).task
+    job = make_job(recipe)
+    task = job.task
     batches = list(real_batches(task))
     masked = task.load_model(str(workspace.masked))
-    compaction = compact(masked, masks, recipe.compactor)
+    compaction = compact(masked, masks, recipe.compactor, plugins=job.plugins)
     verification = verify(masked, compaction, batches)
     saved = task.load_model(str(workspace.model))
     _same_sizes(compaction.model, saved, workspace.model)
