@@ -19,7 +19,7 @@ from prune_core.kit.cut import OwnUnits, Ranking, Units, cut_threshold, sliced_u
 from prune_core.kit.masked import attach, cuts_rows, detach, plain_linear
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
-from prune_core.kit.scores import GroupPlan, ScoreGroup, initial_scores
+from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure, linear
@@ -204,7 +204,8 @@ class MaskingStrategy(Strategy):
             except StructureError as error:
                 raise StructureError(f"{target.module}: {error}") from None
         start = 2.5 if self._gated else 0.0
-        scores = initial_scores(weights, plan, start, shift)
+        movement = self.config.target is not None and not self._gated  # with a penalty weight: the papers' start
+        scores = initial_scores(weights, plan, start, PRIOR if movement else TIES, shift)
         group = ScoreGroup(plan, scores, sum(weight.numel() for weight in weights) // scores.numel())
         group.scores.requires_grad_(self.config.binarizer != "magnitude")
         return group

@@ -101,8 +101,12 @@ class ScoreGroup(nn.Module):
         return binarizers.hard_concrete_mean(self.scores)
 
 
-def initial_scores(weights: Sequence[Tensor], plan: GroupPlan, start: float, shift: float = 0.0) -> Tensor:
-    """`start` plus up to 0.001 by rank of mean |weight|: ranks break ties, so that a first cut is not all or nothing.
+PRIOR, TIES = 1.0, 1e-3
+"""Width of the initial scores: a first order by magnitude that training must outvote, or just enough to break ties."""
+
+
+def initial_scores(weights: Sequence[Tensor], plan: GroupPlan, start: float, width: float, shift: float) -> Tensor:
+    """`start` plus up to `width` by rank of mean |weight|, so that a first cut is neither random nor all or nothing.
 
     `shift`, a share of a rank, tells groups of one size apart. Shape: that of the group's scores, float32.
     """
@@ -112,4 +116,4 @@ def initial_scores(weights: Sequence[Tensor], plan: GroupPlan, start: float, shi
     for weight, target in zip(weights, targets, strict=True):
         total += target.orient(target.granularity.reduce(weight.detach().float().abs().cpu())).reshape(shape)
     ranks = total.flatten().argsort().argsort().float()
-    return start + 1e-3 * ((ranks + 1 - shift) / ranks.numel()).view(shape)
+    return start + width * ((ranks + 1 - shift) / ranks.numel()).view(shape)
