@@ -46,7 +46,6 @@ ROWS = [
     Row("hybrid", 0.48, 0, HYBRID),
     Row("block", 0.48, 0),
     Row("unstructured", 0.48, 0),
-    Row("hybrid", 0.32, 0, HYBRID),
 ]
 
 
@@ -132,7 +131,11 @@ def table(work: Path) -> None:
             "| {strategy} | {seed} | {asked} | {reached:.3f} | {dense} | {pruned} | {speedup}x ({low} to {high}) | "
             "1/{flop_ratio} | {megabytes} |".format(**line, low=low, high=high)
         )
-    lines += ["", "Repeat: `python benchmarks/dense_sst2.py WORK/dense`, then"]
+    lines += [
+        "",
+        "A row is `prune run recipes/sst2.yaml --strategy S --density D --seed N` (hybrid: `--max-steps 960`);",
+    ]
+    lines += ["all of them: `make bench-sst2`, which is `python benchmarks/dense_sst2.py WORK/dense` and then"]
     lines += ["`python benchmarks/sst2_table.py WORK run` and `python benchmarks/sst2_table.py WORK table`."]
     (results / "sst2.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
