@@ -51,15 +51,15 @@ def layers(model: nn.Module) -> dict[str, type]:
     ],
 )
 def test_local_scope_keeps_the_same_share_of_every_group(strategy, options):
-    """To one score (or bundle of neurons), and what is stored is what was asked."""
+    """To one score (or bundle of neurons), and what is stored is what was asked: no head or neuron is empty yet."""
     model = small_units()
-    training = Training(model, strategy, 10, density=0.4, scope="local", **options).run()
+    training = Training(model, strategy, 10, density=0.7, scope="local", **options).run()
     kept = {group.plan.name: (int((group.mask > 0).sum()), group.scores.numel()) for group in groups_of(model)}
     most = max((count - 1) / size for count, size in kept.values())
     for name, (count, size) in kept.items():
         bundle = 8 if name.endswith("neurons") and "neuron_multiple" not in options else 1
         assert (count + bundle) / size > most, name
-    assert 0.4 - ONE_UNIT[strategy] < stored_density(model, training.pruning.finish()) <= 0.4
+    assert 0.7 - ONE_UNIT[strategy] < stored_density(model, training.pruning.finish()) <= 0.7
 
 
 def test_hybrid_lands_in_local_scope():
@@ -251,8 +251,8 @@ def test_pressure_of_one_part_only_and_of_none():
     for group in groups_of(model):
         assert bool(group.scores.grad.abs().sum() > 0) is (group.plan.part == "ffn")
     none = {"attention_weight": 0.0, "ffn_weight": 0.0, "binarizer": "threshold"}
-    training = Training(small_units(), "block", 4, density=0.5, **none).run()
-    assert 0.5 - 128 / 16384 < training.pruning.finish().density() <= 0.5
+    training = Training(model := small_units(), "block", 4, density=0.5, **none).run()
+    assert 0.5 - ONE_UNIT["block"] < stored_density(model, training.pruning.finish()) <= 0.5
 
 
 # What is refused
