@@ -140,7 +140,7 @@ def cut_threshold(units: Sequence[Units], ranking: Ranking, budget: float, *, ex
     lives = [unit.life(ranking) for unit in units]
     costs = {unit.cost for unit in units}
     if len(costs) == 1:
-        return _kth(torch.cat(lives), budget / costs.pop(), exact)
+        return _kth(lives, budget / costs.pop(), exact)
     life = torch.cat(lives)
     exactly = [one.new_full(one.shape, unit.cost, dtype=torch.double) for one, unit in zip(lives, units, strict=True)]
     life, order = life.sort(descending=True, stable=True)
@@ -148,12 +148,12 @@ def cut_threshold(units: Sequence[Units], ranking: Ranking, budget: float, *, ex
     return torch.cat([life, life.new_full((1,), -torch.inf)]).gather(0, kept.view(1)).squeeze(0)
 
 
-def _kth(life: Tensor, count: float, exact: bool) -> Tensor:
+def _kth(lives: Sequence[Tensor], count: float, exact: bool) -> Tensor:
     """The highest life that is cut when `count` units of one cost are kept."""
-    total = life.numel()
+    total = sum(life.numel() for life in lives)
     if count >= total:
-        return life.new_full((), -torch.inf)
-    if not exact and total > SAMPLE:
-        life = life[:: total // SAMPLE]
-        count *= life.numel() / total
+        return lives[0].new_full((), -torch.inf)
+    stride = 1 if exact else max(total // SAMPLE, 1)
+    life = torch.cat([one[::stride] for one in lives])
+    count *= life.numel() / total
     return life.kthvalue(max(life.numel() - int(count + 1e-6), 1)).values

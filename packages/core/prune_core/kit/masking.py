@@ -64,7 +64,7 @@ class MaskingStrategy(Strategy):
         if exact and self.sparse:
             return self._stored(groups, ranking, budget)
         threshold = cut_threshold(self._units, ranking, budget, exact=exact)
-        return [(ranking[group.plan.name] > threshold).to(group.mask.dtype) for group in groups]
+        return [ranking[group.plan.name] > threshold for group in groups]
 
     def prepare(self, context: Context) -> None:
         plans = self.layout(context.structure.without(self.config.exclude))
@@ -131,7 +131,7 @@ class MaskingStrategy(Strategy):
 
     def masks(self) -> MaskSet:
         if self._gated and not self._frozen:
-            kept = self._gates(self._final_density())
+            kept = [gates > 0 for gates in self._gates(self._final_density())]
         else:
             kept = [group.mask > 0 for group in self._groups]
         masks: dict[str, Mask] = {}
