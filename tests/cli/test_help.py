@@ -9,7 +9,7 @@ import typer
 
 from prune_cli.app import app
 
-VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "plugins")
+VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "tasks", "plugins")
 HEAVY = ("torch", "transformers", "numpy", "datasets")
 LIGHT_COMMANDS = (
     ["--help"],

@@ -10,7 +10,8 @@ import typer
 
 from prune_cli.app import app
 from prune_cli.overlay import FLAGS
-from prune_core.recipe import Recipe
+from prune_core.configuring import validated
+from prune_core.recipe import Recipe, read_yaml
 
 MANIFEST = {
     "output": "runs/first",
@@ -61,7 +62,7 @@ def test_a_recipe_alone(prune: Callable, ran: list, file: Path) -> None:
     recipe = ran[0]["recipe"]
     assert recipe.output.parent == Path("runs")
     assert recipe.output.name.endswith("-sample")
-    assert recipe.model_copy(update={"output": None}) == Recipe.load(file)
+    assert recipe.model_copy(update={"output": None}) == validated(read_yaml(file))
     assert not ran[0]["resume"]
     assert not ran[0]["overwrite"]
 
@@ -267,4 +268,4 @@ def test_a_dry_run_prints_the_demonstrations_own_training(prune: Callable, ran: 
 def test_a_dry_run_as_json(prune: Callable, ran: list, file: Path) -> None:
     found = json.loads(prune("run", file, "--dry-run", "--json").out)
     assert found["plan"]["steps"] == 1000
-    assert Recipe.parse(found["recipe"]) == Recipe.load(file)
+    assert validated(found["recipe"]) == validated(read_yaml(file))

@@ -34,6 +34,9 @@ def fail():
 def interrupt():
     signal.raise_signal(signal.SIGINT)  # to this thread: a busy machine may hand it to the bar's first
 
+def predict(model, batch):
+    return model(**batch).logits, None
+
 def attempt(name, at, cause, work):
     calls = []
     def collate(rows):
@@ -42,7 +45,7 @@ def attempt(name, at, cause, work):
             time.sleep(0.2)  # two redraws
             cause()
         return dict(inputs)
-    task = SimpleNamespace(collate=collate, metrics=None)
+    task = SimpleNamespace(collate=collate, metrics=None, predict=predict)
     rows = Dataset.from_dict({"row": list(range(12))})
     trainer = make_trainer(tiny_model("vit"), task, arguments(section, folder / name, "cpu", text=False), rows)
     print(f"== {name}", flush=True)

@@ -14,7 +14,7 @@ LEVELS = (
     ("structure",),
     ("strategy", "compactor", "task", "recipe"),
     ("kit",),
-    ("hookspecs", "builtin"),
+    ("hookspecs", "presets", "builtin"),
     ("plugins",),
 )
 """Modules of prune_core from the bottom up; those that are not named stand beside training, testing on top."""
@@ -28,7 +28,10 @@ LIGHT = [
     *(f"{name}.{part}" for name in STRATEGIES for part in ("plugin", "config")),
 ]
 
-COMMANDS = ["--help", "run --help", "plugins", "plugins --json", "strategies", "strategies hybrid"]
+COMMANDS = [
+    *("--help", "run --help", "plugins", "plugins --json"),
+    *("strategies", "strategies hybrid", "tasks", "tasks sst2"),
+]
 
 every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 

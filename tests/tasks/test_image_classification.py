@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pictures
 
 from prune_core.errors import DataError, ModelError
-from prune_core.recipe import TaskSection
+from prune_core.tasks.config import ImageClassificationConfig
 from prune_core.tasks.image_classification import ImageClassification
 
 
@@ -37,7 +37,9 @@ def listed(folder: Path, names: list[str]) -> Path:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stored_images(tmp_path, image_model, channels):
     file = stored(tmp_path / "train.parquet")
-    task = ImageClassification(TaskSection(train_file=file, validation_file=file), image_model(channels=channels))
+    task = ImageClassification(
+        ImageClassificationConfig(train_file=file, validation_file=file), image_model(channels=channels)
+    )
     batch = task.collate(list(task.train()))
     assert batch["pixel_values"].shape == (3, channels, 8, 8)
     assert batch["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
@@ -49,14 +51,14 @@ def test_stored_images(tmp_path, image_model, channels):
 
 def test_another_number_of_labels_makes_a_new_head(tmp_path, image_model):
     file = stored(tmp_path / "train.parquet")
-    task = ImageClassification(TaskSection(train_file=file, validation_file=file), image_model(labels=5))
+    task = ImageClassification(ImageClassificationConfig(train_file=file, validation_file=file), image_model(labels=5))
     assert not task.has_trained_head(task.source)
     assert task.load_model(task.source).config.id2label == {0: "dark", 1: "light"}
 
 
 def test_paths_are_relative_to_their_file(tmp_path, image_model):
     file = listed(tmp_path, ["a.png", "b.png", "b.png"])
-    section = TaskSection(train_file=file, validation_file=file, columns={"label": "kind"})
+    section = ImageClassificationConfig(train_file=file, validation_file=file, columns={"label": "kind"})
     task = ImageClassification(section, image_model())
     assert task.collate(list(task.validation()))["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
 
@@ -64,13 +66,13 @@ def test_paths_are_relative_to_their_file(tmp_path, image_model):
 def test_a_picture_that_is_missing_is_named_with_its_row(tmp_path, image_model):
     file = listed(tmp_path, ["a.png", "b.png", "c.png"])
     with pytest.raises(DataError, match=r"list.csv: no image at .*c.png, named in row 3 \(column 'file'\)"):
-        ImageClassification(TaskSection(train_file=file, columns={"label": "kind"}), image_model())
+        ImageClassification(ImageClassificationConfig(train_file=file, columns={"label": "kind"}), image_model())
 
 
 def test_a_picture_that_is_broken_is_named(tmp_path, image_model):
     file = listed(tmp_path, ["a.png", "b.png", "b.png"])
     (tmp_path / "pictures/a.png").write_bytes(b"no picture")
-    section = TaskSection(train_file=file, validation_file=file, columns={"label": "kind"})
+    section = ImageClassificationConfig(train_file=file, validation_file=file, columns={"label": "kind"})
     task = ImageClassification(section, image_model())
     with pytest.raises(DataError, match=r"the image in row 1 \(.*a.png\) cannot be read"):
         task.collate(list(task.train()))
@@ -81,16 +83,18 @@ def test_columns_that_hold_no_images(tmp_path, image_model):
     table.to_csv(tmp_path / "t.csv", index=False)
     model = image_model()
     with pytest.raises(DataError, match=r"which column holds the images is unclear; found pixels, label"):
-        ImageClassification(TaskSection(train_file=tmp_path / "t.csv"), model)
+        ImageClassification(ImageClassificationConfig(train_file=tmp_path / "t.csv"), model)
     with pytest.raises(DataError, match=r"column 'pixels' holds .*int64.*; images or file paths were expected"):
-        ImageClassification(TaskSection(train_file=tmp_path / "t.csv", columns={"image": "pixels"}), model)
+        ImageClassification(
+            ImageClassificationConfig(train_file=tmp_path / "t.csv", columns={"image": "pixels"}), model
+        )
     with pytest.raises(DataError, match=r"no column 'pixel' for image; did you mean 'pixels'\?"):
-        ImageClassification(TaskSection(train_file=tmp_path / "t.csv", columns={"image": "pixel"}), model)
+        ImageClassification(ImageClassificationConfig(train_file=tmp_path / "t.csv", columns={"image": "pixel"}), model)
 
 
 def test_a_model_without_image_processor(tmp_path, text_model):
     with pytest.raises(ModelError, match="holds no image processor"):
-        ImageClassification(TaskSection(train_file=stored(tmp_path / "t.parquet")), text_model())
+        ImageClassification(ImageClassificationConfig(train_file=stored(tmp_path / "t.parquet")), text_model())
 
 
 DATA = Path(os.environ.get("PRUNE_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -98,7 +102,7 @@ DATA = Path(os.environ.get("PRUNE_DATA", Path(__file__).parents[2] / "../shared/
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not here (PRUNE_DATA)")
 def test_real_data(image_model):
-    section = TaskSection(
+    section = ImageClassificationConfig(
         train_file=DATA / "cifar10-train.parquet",
         validation_file=DATA / "cifar10-validation.parquet",
         max_train_samples=9,

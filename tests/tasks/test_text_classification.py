@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import EvalPrediction, RobertaConfig, RobertaForSequenceClassification
 
 from prune_core.errors import DataError, ModelError
-from prune_core.recipe import TaskSection
+from prune_core.tasks.config import TextClassificationConfig
 from prune_core.tasks.targets import Classes, Number
 from prune_core.tasks.text_classification import TextClassification
 
@@ -33,7 +33,7 @@ def write(path: Path, rows: dict[str, list]) -> Path:
 
 
 def task(model: str, folder: Path, train: dict, validation: dict | None = None, **others) -> TextClassification:
-    section = TaskSection(
+    section = TextClassificationConfig(
         train_file=write(folder / "train.csv", train),
         validation_file=write(folder / "validation.csv", validation or train),
         **others,
@@ -44,7 +44,7 @@ def task(model: str, folder: Path, train: dict, validation: dict | None = None, 
 @pytest.mark.parametrize("extension", ["csv", "json", "jsonl", "parquet"])
 def test_every_format_gives_the_same_features(tmp_path, text_model, extension):
     file = write(tmp_path / f"train.{extension}", ROWS)
-    found = TextClassification(TaskSection(train_file=file, validation_file=file), text_model()).train()
+    found = TextClassification(TextClassificationConfig(train_file=file, validation_file=file), text_model()).train()
     assert found["labels"][:] == [1, 0, 0]
     assert found["input_ids"][0] == [2, 8, 5, 7, 3]
     assert set(found.column_names) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
@@ -140,7 +140,9 @@ def test_class_labels_keep_their_names_and_may_differ_in_order(tmp_path, text_mo
     rows = Dataset.from_dict({"sentence": ROWS["sentence"], "label": [1, 0, 0]})
     rows.cast_column("label", ClassLabel(names=["neg", "pos"])).to_parquet(tmp_path / "train.parquet")
     rows.cast_column("label", ClassLabel(names=["pos", "neg"])).to_parquet(tmp_path / "validation.parquet")
-    section = TaskSection(train_file=tmp_path / "train.parquet", validation_file=tmp_path / "validation.parquet")
+    section = TextClassificationConfig(
+        train_file=tmp_path / "train.parquet", validation_file=tmp_path / "validation.parquet"
+    )
     found = TextClassification(section, text_model(["LABEL_0", "LABEL_1"]))
     assert found.target.head()["id2label"] == {0: "neg", 1: "pos"}
     assert found.has_trained_head(found.source)
@@ -179,7 +181,7 @@ def test_a_new_head_of_another_size_replaces_the_old(tmp_path, text_model):
 
 def test_a_tenth_is_held_out_where_there_is_no_validation(tmp_path, text_model, caplog):
     rows = {"sentence": [f"good {i}" for i in range(40)], "label": [0, 1] * 20}
-    section = TaskSection(train_file=write(tmp_path / "t.csv", rows), max_train_samples=10)
+    section = TextClassificationConfig(train_file=write(tmp_path / "t.csv", rows), max_train_samples=10)
     found = TextClassification(section, text_model())
     assert "no validation data, 4 rows are held out" in caplog.text
     assert (len(found.train()), len(found.validation())) == (10, 4)
@@ -189,7 +191,7 @@ def test_a_tenth_is_held_out_where_there_is_no_validation(tmp_path, text_model, 
 
 def test_validation_alone_is_enough_to_evaluate(tmp_path, text_model):
     file = write(tmp_path / "v.csv", {"sentence": ["good", "bad"], "label": ["pos", "pos"]})
-    found = TextClassification(TaskSection(validation_file=file), text_model(["neg", "pos", "mixed"]))
+    found = TextClassification(TextClassificationConfig(validation_file=file), text_model(["neg", "pos", "mixed"]))
     assert found.has_trained_head(found.source)
     assert found.validation()["labels"][:] == [1, 1]
     with pytest.raises(DataError, match="no training data"):
@@ -200,12 +202,14 @@ def test_a_hub_data_set_with_splits(tmp_path, text_model):
     for split in ("train", "test"):
         (tmp_path / "hub").mkdir(exist_ok=True)
         write(tmp_path / "hub" / f"{split}.csv", ROWS)
-    section = TaskSection(dataset=str(tmp_path / "hub"), validation_split="test")
+    section = TextClassificationConfig(dataset=str(tmp_path / "hub"), validation_split="test")
     assert len(TextClassification(section, text_model()).validation()) == 3
-    held = TextClassification(TaskSection(dataset=str(tmp_path / "hub")), str(tmp_path / "model"))
+    held = TextClassification(TextClassificationConfig(dataset=str(tmp_path / "hub")), str(tmp_path / "model"))
     assert (len(held.train()), len(held.validation())) == (2, 1)
     with pytest.raises(DataError, match=r"split nope cannot be read.*train"):
-        TextClassification(TaskSection(dataset=str(tmp_path / "hub"), validation_split="nope"), held.source)
+        TextClassification(
+            TextClassificationConfig(dataset=str(tmp_path / "hub"), validation_split="nope"), held.source
+        )
 
 
 def test_texts_that_look_like_nothing_are_texts(tmp_path, text_model):
@@ -272,11 +276,11 @@ def test_files_that_cannot_be_read(tmp_path, text_model):
         "f.parquet": "f.parquet: it holds no rows",
     }.items():
         with pytest.raises(DataError, match=message) as error:
-            TextClassification(TaskSection(train_file=tmp_path / name), model)
+            TextClassification(TextClassificationConfig(train_file=tmp_path / name), model)
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 400
     with pytest.raises(DataError, match="no data: name files"):
-        TextClassification(TaskSection(name="text-classification"), model)
+        TextClassification(TextClassificationConfig(name="text-classification"), model)
 
 
 def test_models_that_are_none(tmp_path, text_model):
@@ -306,7 +310,7 @@ def test_metrics():
     two = Classes(("a", "b"), {0: 0, 1: 1})
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
     figures = two.metrics(EvalPrediction((logits, "hidden states"), np.array([0, 1, 0, 1])))
-    assert figures == pytest.approx({"accuracy": 0.75, "f1": 0.8})
+    assert figures == pytest.approx({"accuracy": 0.75, "f1": 0.8, "matthews": 1 / 3**0.5})
     number = Number().metrics(EvalPrediction(np.array([[1.0], [2.0], [9.0]]), np.array([0.1, 0.2, 0.3])))
     assert number["spearman"] == pytest.approx(1)
     assert 0.8 < number["pearson"] < 1
@@ -323,7 +327,7 @@ DATA = Path(os.environ.get("PRUNE_DATA", Path(__file__).parents[2] / "../shared/
      ("cola", ["sentence"], "accuracy")],
 )  # fmt: skip
 def test_real_data(text_model, name, texts, metric):
-    section = TaskSection(
+    section = TextClassificationConfig(
         train_file=DATA / f"{name}-train.parquet",
         validation_file=DATA / f"{name}-validation.parquet",
         max_validation_samples=50,

@@ -14,11 +14,12 @@ from prune_cli.commands.inspect import inspect
 from prune_cli.commands.plugins import plugins
 from prune_cli.commands.run import run
 from prune_cli.commands.strategies import strategies
+from prune_cli.commands.tasks import tasks
 from prune_cli.commands.verify import verify
 from prune_cli.exit_codes import SUMMARY
 
 app = typer.Typer(name="prune", pretty_exceptions_enable=False, epilog=SUMMARY)
-for verb in (run, compact, verify, evaluate, bench, inspect, strategies, plugins):
+for verb in (run, compact, verify, evaluate, bench, inspect, strategies, tasks, plugins):
     app.command()(verb)
 
 

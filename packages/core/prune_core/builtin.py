@@ -5,6 +5,7 @@ from prune_core.architectures.bert import BERT
 from prune_core.architectures.distilbert import DISTILBERT
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
+from prune_core.presets import GLUE_TASKS
 
 
 @hookimpl
@@ -25,12 +26,15 @@ def prune_tasks() -> list[TaskSpec]:
             name="text-classification",
             summary="one label (or one number) for a text or a pair of texts",
             target="prune_core.tasks.text_classification:TextClassification",
+            config="prune_core.tasks.config:TextClassificationConfig",
         ),
         TaskSpec(
             name="image-classification",
             summary="one label for an image",
             target="prune_core.tasks.image_classification:ImageClassification",
+            config="prune_core.tasks.config:ImageClassificationConfig",
         ),
+        *GLUE_TASKS,
     ]
 
 

@@ -1,16 +1,21 @@
 """What can be checked of a recipe before anything heavy is imported: its fields, the strategy's, names and files."""
 
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from prune_core.errors import DataError, PluginError, PruneError, RecipeError
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
 from prune_core.strategy import StrategyConfig
+from prune_core.task import TaskConfig
 from prune_core.workspace import absolute
 
 DEMO_MEASURE = {"batch_size": 64}
+_DATA = ("dataset", "dataset_config", "train_split", "validation_split", "further_validation", "columns")
+"""Fields of a task that say where its data come from."""
 DEMO_TRAINING = {"epochs": 12.0, "batch_size": 64, "learning_rate": 5e-4, "save_steps": 200}
 
 
@@ -21,21 +26,37 @@ def validated(data: Any, source: str = "recipe") -> Recipe:
     installed, DataError for a data file that is not there.
     """
     try:
-        recipe = Recipe.parse(data, source)
+        recipe = with_defaults(data, source)
     except RecipeError as error:
-        raise RecipeError("\n".join([str(error), *_strategy_problems(data, source)])) from error
+        raise RecipeError("\n".join([str(error), *_own_problems(data, source)])) from error
     plugins = load_plugins(recipe.plugins.disabled)
     strategy_config(recipe, plugins, source)
     if recipe.compactor != "auto":
         plugins.get("compactors", recipe.compactor)
-    check_task(recipe, plugins)
+    _check_files(recipe.task)
+    if recipe.task.name is not None:
+        recipe = recipe.model_copy(update={"task": task_config(recipe.task, plugins, source)})
     check_whole(recipe, source)
     return recipe
 
 
+def with_defaults(data: Any, source: str = "recipe") -> Recipe:
+    """The recipe in plain data, laid over the defaults of its task, as `TaskSpec` states them."""
+    recipe = Recipe.parse(data, source)
+    if recipe.task.name is None:
+        return recipe
+    spec = load_plugins(recipe.plugins.disabled).task(recipe.task.name)
+    defaults = copy.deepcopy(dict(spec.defaults))
+    if recipe.task.dataset or recipe.task.train_file or recipe.task.validation_file:
+        task = defaults.get("task", {})
+        defaults["task"] = {name: value for name, value in task.items() if name not in _DATA}
+    return Recipe.parse(_laid_over(defaults, data), source)
+
+
 def check_whole(recipe: Recipe, source: str = "recipe") -> None:
     """RecipeError where model or task is missing, unless nothing at all is said of them: that is the demonstration."""
-    asked = sorted(name for name, value in recipe.task if value != TaskSection.model_fields[name].default)
+    known = type(recipe.task).model_fields
+    asked = sorted(name for name, value in recipe.task if name not in known or value != known[name].default)
     needed = {"model (--model)": recipe.model, "task.name (--task)": recipe.task.name}
     missing = [name for name, value in needed.items() if value is None]
     if missing and (recipe.model is not None or asked):
@@ -74,14 +95,45 @@ def strategy_config_class(name: str, plugins: Plugins) -> type[StrategyConfig]:
     raise PluginError(f"{target}, the configuration of the strategy {name!r}, is no StrategyConfig")
 
 
-def check_task(recipe: Recipe, plugins: Plugins) -> None:
-    """PluginError for a task that is not installed, DataError for a data file that is not there."""
-    if recipe.task.name is not None:
-        plugins.get("tasks", recipe.task.name)
+def task_config(section: TaskSection, plugins: Plugins, source: str = "recipe") -> TaskConfig:
+    """The task's own configuration of a section that names one.
+
+    PluginError for a task that is not installed, RecipeError for its fields, DataError for a file that is not there.
+    """
+    assert section.name is not None
+    config_class = task_config_class(section.name, plugins)
+    try:
+        config = config_class.model_validate(section.model_dump())
+    except ValidationError as error:
+        raise RecipeError(explain(error, config_class, source, prefix="task")) from error
+    _check_files(config)
+    return config
+
+
+def task_config_class(name: str, plugins: Plugins) -> type[TaskConfig]:
+    """The class of a task's configuration; PluginError when it is not installed or broken."""
+    target = plugins.task(name).config
+    found = import_target(target)
+    if isinstance(found, type) and issubclass(found, TaskConfig):
+        return found
+    raise PluginError(f"{target}, the configuration of the task {name!r}, is no TaskConfig")
+
+
+def _check_files(section: TaskSection) -> None:
     for field in ("train_file", "validation_file"):
-        path = getattr(recipe.task, field)
+        path = getattr(section, field)
         if path is not None and not path.is_file():
             raise DataError(f"task.{field}: there is no file {path}")
+
+
+def _laid_over(under: Mapping[str, Any], over: Any) -> Any:
+    """`over` where it says something, section by section, else `under`."""
+    if not isinstance(over, Mapping):
+        return {"name": over, **under} if isinstance(over, str) else over
+    merged = dict(under)
+    for key, value in over.items():
+        merged[key] = _laid_over(merged[key], value) if isinstance(merged.get(key), Mapping) else value
+    return merged
 
 
 def _config(section: StrategySection, plugins: Plugins, source: str) -> StrategyConfig:
@@ -92,14 +144,20 @@ def _config(section: StrategySection, plugins: Plugins, source: str) -> Strategy
         raise RecipeError(explain(error, config_class, source, prefix="strategy")) from error
 
 
-def _strategy_problems(data: Any, source: str) -> list[str]:
-    """What is wrong with the strategy's fields of a recipe that is wrong elsewhere too."""
-    section = data.get("strategy") if isinstance(data, dict) else None
-    section = {"name": section} if isinstance(section, str) else section
-    try:
-        _config(StrategySection.model_validate(section or {}), load_plugins(), source)
-    except ValidationError:
-        return []  # a wrong section is among the recipe's own errors
-    except PruneError as error:
-        return [str(error)]
-    return []
+def _own_problems(data: Any, source: str) -> list[str]:
+    """What is wrong with the strategy's and the task's own fields of a recipe that is wrong elsewhere too."""
+    checks: list[tuple[str, type[BaseModel], Callable[[Any], object]]] = [
+        ("strategy", StrategySection, lambda section: _config(section, load_plugins(), source)),
+        ("task", TaskSection, lambda section: section.name and task_config(section, load_plugins(), source)),
+    ]
+    found = []
+    for key, section_class, check in checks:
+        section = data.get(key) if isinstance(data, dict) else None
+        section = {"name": section} if isinstance(section, str) else section
+        try:
+            check(section_class.model_validate(section or {}))
+        except ValidationError:
+            continue  # a wrong section is among the recipe's own errors
+        except PruneError as error:
+            found.append(str(error))
+    return found

@@ -21,7 +21,7 @@ from transformers import (
 
 from prune_core.files import replacing
 from prune_core.progress import progress_bar
-from prune_core.recipe import TaskSection
+from prune_core.tasks.config import ImageClassificationConfig
 from prune_core.tasks.image_classification import ImageClassification
 from prune_core.training import on_one_gpu
 
@@ -50,7 +50,7 @@ _TRAINING: dict[str, Any] = {
 }
 
 
-def prepare_demo(folder: Path, seed: int, **changes: Any) -> tuple[str, TaskSection]:
+def prepare_demo(folder: Path, seed: int, **changes: Any) -> tuple[str, ImageClassificationConfig]:
     """Write the digits to folder/data and train a dense ViT to folder/dense, or what of it is not there yet.
 
     Returns the model's path and the task on the data. `changes` are other arguments for transformers' training.
@@ -59,7 +59,7 @@ def prepare_demo(folder: Path, seed: int, **changes: Any) -> tuple[str, TaskSect
     if not data.is_dir():
         with replacing(data) as draft:
             write_digits(draft)
-    task = TaskSection(
+    task = ImageClassificationConfig(
         name="image-classification", train_file=data / "train.parquet", validation_file=data / "validation.parquet"
     )
     if not dense.is_dir():
@@ -80,7 +80,7 @@ def write_digits(folder: Path) -> None:
         Dataset.from_dict(columns, features=features).to_parquet(folder / f"{name}.parquet")
 
 
-def _train_dense(folder: Path, section: TaskSection, seed: int, changes: dict[str, Any]) -> None:
+def _train_dense(folder: Path, section: ImageClassificationConfig, seed: int, changes: dict[str, Any]) -> None:
     """Train a ViT from scratch and save it, with its image processor, to `folder`."""
     logger.info("training the dense model of the demonstration from scratch")
     set_seed(seed)

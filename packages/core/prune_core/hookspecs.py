@@ -1,6 +1,8 @@
 """The hooks of the entry-point group `prune.v1`. They return light specs; a class is imported when it is used."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pluggy
 
@@ -33,11 +35,17 @@ class CompactorSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: `target` is "module:Class"."""
+    """A task: `config` and `target` are "module:Class" of its TaskConfig and its Task.
+
+    `defaults` is a part of a recipe that everything else said is laid over, such as the data set of a benchmark:
+    {"task": {"dataset": "rajpurkar/squad"}, "training": {"learning_rate": 3e-5}}. Data named otherwise replace it.
+    """
 
     name: str
     summary: str
     target: str
+    config: str = "prune_core.task:TaskConfig"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @hookspec

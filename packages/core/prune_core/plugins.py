@@ -82,6 +82,11 @@ class Plugins:
         assert isinstance(spec, StrategySpec)
         return spec
 
+    def task(self, name: str) -> TaskSpec:
+        spec = self.get("tasks", name)
+        assert isinstance(spec, TaskSpec)
+        return spec
+
     def load(self, kind: str, name: str) -> Any:
         """The class that the spec of this name points to; PluginError when it cannot be imported."""
         spec = self.get(kind, name)

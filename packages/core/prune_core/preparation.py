@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from prune_core.compaction import choose
 from prune_core.compactor import Compactor
-from prune_core.configuring import strategy_config
+from prune_core.configuring import strategy_config, task_config
 from prune_core.errors import RecipeError
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
@@ -86,7 +86,8 @@ def make_job(recipe: Recipe, device: str | None = None) -> Job:
     plugins = load_plugins(recipe.plugins.disabled)
     assert recipe.task.name is not None
     assert recipe.model is not None
-    task: Task = plugins.load("tasks", recipe.task.name)(recipe.task, recipe.model)
+    config = task_config(recipe.task, plugins)
+    task: Task = plugins.load("tasks", recipe.task.name)(config, recipe.model)
     return Job(recipe, plugins, task, pick_device(device or recipe.device).type)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from prune_core.errors import RecipeError, nearest
 
@@ -13,19 +13,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TaskSection(_Section):
-    """What the model is trained to do, and on which data."""
+class TaskSection(BaseModel):
+    """What the model is trained to do, and on which data; the task's own fields stand beside these.
 
-    name: str | None = Field(None, description="Task: text-classification, image-classification, or a plugin's.")
+    Those are validated by the task's configuration (`prune tasks NAME`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str | None = Field(None, description="Task, one of `prune tasks`, such as squad or text-classification.")
     dataset: str | None = Field(None, description="Hub data set, instead of files, such as nyu-mll/glue.")
     dataset_config: str | None = Field(None, description="Configuration of the hub data set, such as sst2.")
     train_split: str = Field("train", description="Split of the hub data set to train on.")
     validation_split: str = Field("validation", description="Split of the hub data set to evaluate on.")
     train_file: Path | None = Field(None, description="csv, json, jsonl or parquet file to train on.")
     validation_file: Path | None = Field(None, description="File of the same kind to evaluate on.")
-    columns: dict[str, str] = Field({}, description="Role -> column: text, text_pair, label, image.")
-    regression: bool | None = Field(None, description="The label is a number; by default so where it has decimals.")
-    max_length: int = Field(128, ge=2, description="Tokens at which a text is cut.")
+    further_validation: dict[str, str] = Field(
+        {}, description="Name -> split (or file) that is evaluated as well; its figures end in _NAME."
+    )
+    columns: dict[str, str] = Field({}, description="Role -> column, such as text: sentence; roles are the task's.")
+    metric: str | None = Field(None, description="Figure that the model is judged by; by default the task's own.")
     max_train_samples: int | None = Field(None, ge=1, description="Train on the first so many examples only.")
     max_validation_samples: int | None = Field(None, ge=1, description="Evaluate on the first so many only.")
 
@@ -103,7 +110,7 @@ class Recipe(_Section):
     """A whole run. With neither model nor task it is the embedded demonstration on scikit-learn's digits."""
 
     model: str | None = Field(None, description="Folder or hub name of the model to prune.")
-    task: TaskSection = TaskSection()
+    task: SerializeAsAny[TaskSection] = TaskSection()
     strategy: StrategySection = StrategySection(name="hybrid")
     teacher: str = Field("auto", description="self, none, a model; auto: self if the head is trained, else none.")
     training: TrainingSection = TrainingSection()
@@ -120,8 +127,8 @@ class Recipe(_Section):
         """Validate plain data. RecipeError listing every wrong field at once, with the nearest known name."""
         if not isinstance(data, dict):
             raise RecipeError(f"{source}: a recipe is a mapping of fields, found {type(data).__name__}")
-        if isinstance(data.get("strategy"), str):
-            data = {**data, "strategy": {"name": data["strategy"]}}
+        named = {key: {"name": data[key]} for key in ("strategy", "task") if isinstance(data.get(key), str)}
+        data = {**data, **named}
         try:
             return cls.model_validate(data)
         except ValidationError as error:

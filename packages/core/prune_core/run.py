@@ -35,7 +35,8 @@ from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
 from prune_core.report import Results, provenance
-from prune_core.training import arguments, make_trainer, steps_of, train
+from prune_core.teacher import Teacher
+from prune_core.training import arguments, is_text, make_trainer, steps_of, train
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
 from prune_core.workspace import Workspace, absolute_path, open_workspace
 
@@ -143,8 +144,8 @@ def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
     if workspace.masks.is_file() and workspace.masked.is_dir():
         return MaskSet.load(workspace.masks)
     job, student = ready.job, ready.student
-    args = arguments(job.recipe.training, workspace.checkpoints / "prune", job.device, _is_text(ready.features))
-    parts = {"strategy": ready.strategy, "teacher": ready.teacher, "distillation": _distillation(ready, student)}
+    args = arguments(job.recipe.training, workspace.checkpoints / "prune", job.device, is_text(ready.features))
+    parts = {"strategy": ready.strategy, "teacher": _teacher(ready, student)}
     train(make_trainer(student, job.task, args, ready.features, **parts), workspace.metrics, "prune")
     masks = ready.strategy.finish()
     with replacing(workspace.masked) as draft:
@@ -168,9 +169,10 @@ def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) ->
     if section is None:
         return compaction
     fill_zeros(model, compaction.masks, section.seed)
-    args = arguments(section, workspace.checkpoints / "fill", job.device, _is_text(ready.features))
-    parts = {"teacher": ready.teacher, "distillation": _distillation(ready, model)}
-    train(make_trainer(model, job.task, args, ready.features, **parts), workspace.metrics, "fill")
+    args = arguments(section, workspace.checkpoints / "fill", job.device, is_text(ready.features))
+    train(
+        make_trainer(model, job.task, args, ready.features, teacher=_teacher(ready, model)), workspace.metrics, "fill"
+    )
     return compaction
 
 
@@ -184,18 +186,18 @@ def _saved(
     return replace(verification, compact_vs_reloaded=difference)
 
 
-def _distillation(ready: Preparation, student: PreTrainedModel) -> Any:
-    """The recipe's weights; without the hidden states where the teacher's have another shape."""
+def _teacher(ready: Preparation, student: PreTrainedModel) -> Teacher | None:
+    """The recipe's teacher; without its hidden states where they have another shape than the student's."""
     section, teacher = ready.job.recipe.distillation, ready.teacher
-    if teacher is None or section.hidden_states == 0:
-        return section
+    if teacher is None:
+        return None
     sizes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (teacher, student)]
-    if sizes[0] == sizes[1]:
-        return section
-    logger.warning(
-        "the teacher's hidden states (size, layers) are %s, the student's %s: only logits are distilled", *sizes
-    )
-    return section.model_copy(update={"hidden_states": 0.0})
+    if section.hidden_states and sizes[0] != sizes[1]:
+        logger.warning(
+            "the teacher's hidden states (size, layers) are %s, the student's %s: only logits are distilled", *sizes
+        )
+        section = section.model_copy(update={"hidden_states": 0.0})
+    return Teacher(teacher, ready.job.task, section)
 
 
 def _report(
@@ -230,13 +232,17 @@ def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
 
 
 def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
-    """Figures of `model` on the task's validation data."""
-    features = job.task.validation()
+    """Figures of `model` on the task's validation data; those of a further set end in its name."""
+    figures: dict[str, float] = {}
+    sets = {"": job.task.validation(), **job.task.further_validation()}
     with tempfile.TemporaryDirectory() as folder:  # a Trainer makes one even where it writes nothing
         trainer = make_trainer(model, job.task, arguments(job.recipe.training, Path(folder), job.device, text=False))
-        with progress_bar(trainer, "evaluate"):
-            found = trainer.predict(features).metrics or {}
-    return {name.removeprefix("test_"): value for name, value in found.items() if _is_figure(name)}
+        for name, features in sets.items():
+            with progress_bar(trainer, f"evaluate {name}".strip()):
+                found = trainer.predict(features).metrics or {}
+            named = {figure.removeprefix("test_"): value for figure, value in found.items() if _is_figure(figure)}
+            figures |= {f"{figure}_{name}".strip("_"): value for figure, value in named.items()}
+    return figures
 
 
 def _is_figure(name: str) -> bool:
@@ -252,7 +258,3 @@ def _processor(folder: Path) -> Any:
         except (OSError, ValueError, KeyError, ImportError):
             continue
     return None
-
-
-def _is_text(features: Any) -> bool:
-    return "input_ids" in features.column_names

@@ -6,7 +6,6 @@ model, so a resumed run ends as one that was never stopped.
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -16,26 +15,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.errors import TrainingError
 from prune_core.files import write_text
-from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
 from prune_core.pretrained import brief
 from prune_core.progress import progress_bar
 from prune_core.strategy import Progress, Strategy
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch.utils.data import Sampler
 
-    from prune_core.recipe import DistillationSection, TrainingSection
+    from prune_core.recipe import TrainingSection
     from prune_core.task import Task
+    from prune_core.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +43,25 @@ KEPT_CHECKPOINTS = 2
 
 
 class PruningTrainer(Trainer):
-    """A Trainer with a strategy's penalty, its parameter groups, and a teacher. Either may be absent."""
+    """A Trainer of a task, with a strategy's penalty and parameter groups, and a teacher. Either may be absent."""
 
     loss_is_scaled_for_ga: bool | None = False  # the model's loss is a plain batch mean (transformers #47688)
 
     def __init__(
         self,
-        *args: Any,
+        *,
+        task: Task,
         strategy: Strategy | None = None,
-        teacher: PreTrainedModel | None = None,
-        distillation: DistillationSection | None = None,
+        teacher: Teacher | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(data_collator=task.collate, compute_metrics=task.metrics, **kwargs)
         self.remove_callback(PrinterCallback)
+        self.task = task
         self.strategy = strategy
-        self.distillation = distillation
         self.teacher = teacher
         if teacher is not None:
-            nn.Module.to(teacher, self.args.device)
-            teacher.eval().requires_grad_(False)
+            teacher.to(self.args.device)
         if strategy is not None:
             self.add_callback(_StrategySteps(strategy))
 
@@ -103,37 +102,34 @@ class PruningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        distil = self.distillation if self.teacher is not None and model.training else None
-        states = distil is not None and distil.hidden_states > 0
-        outputs = model(**inputs, output_hidden_states=True) if states else model(**inputs)
-        loss = outputs.loss
-        if distil is not None:
-            loss = self._distil(outputs, inputs, distil, states)
+        teacher = self.teacher if model.training else None
+        states = {"output_hidden_states": True} if teacher is not None and teacher.wants_states else {}
+        outputs = model(**inputs, **states)
+        loss = outputs.loss if teacher is None else teacher.loss(outputs, inputs)
         if self.strategy is not None and model.training:
             loss = loss + self.strategy.penalty()
         return (loss, outputs) if return_outputs else loss
 
-    def _distil(self, outputs: Any, inputs: dict[str, Any], section: DistillationSection, states: bool) -> Tensor:
-        assert self.teacher is not None
-        accepted = inspect.signature(self.teacher.forward).parameters  # another family may take fewer inputs
-        with torch.no_grad():
-            wanted = {name: value for name, value in inputs.items() if name != "labels" and name in accepted}
-            taught = self.teacher(**wanted, output_hidden_states=states)
-        loss: Tensor = section.cross_entropy * outputs.loss
-        regression = outputs.logits.shape[-1] == 1
-        measure = regression_loss if regression else partial(logits_loss, temperature=section.temperature)
-        loss = loss + section.logits * measure(outputs.logits, taught.logits)
-        if states:
-            mask = inputs.get("attention_mask")
-            loss = loss + section.hidden_states * hidden_loss(outputs.hidden_states, taught.hidden_states, mask)
-        return loss
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, Any, Any]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            predictions, references = self.task.predict(model, inputs)
+        return None, predictions, references
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(tokens) for tokens in rows["input_ids"]]
+        lengths = lengths_of(self.train_dataset if train_dataset is None else train_dataset)
         return _ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
+        """The longest texts first, so that batches hold little padding; metrics do not depend on the order."""
+        if not is_text(eval_dataset):
+            return super()._get_eval_sampler(eval_dataset)
+        lengths = lengths_of(eval_dataset)
+        return _InOrder(sorted(range(len(lengths)), key=lambda index: -lengths[index]))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
@@ -187,6 +183,19 @@ class _ByLength(LengthGroupedSampler):
         return super().__iter__()  # type: ignore[no-any-return, no-untyped-call]
 
 
+class _InOrder(Sampler[int]):
+    """The examples in a given order."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
 class _StrategySteps(TrainerCallback):
     """Tells the strategy where the training is: at its begin (or resume) and after each optimizer step."""
 
@@ -235,6 +244,16 @@ def _first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
     return found[0] if found else None
 
 
+def is_text(features: Dataset) -> bool:
+    """Whether features are tokens, of one text each."""
+    return "input_ids" in features.column_names
+
+
+def lengths_of(features: Dataset) -> list[int]:
+    """Number of tokens of each example."""
+    return pc.list_value_length(features.with_format("arrow")[:]["input_ids"]).to_pylist()  # type: ignore[no-any-return]
+
+
 def steps_of(section: TrainingSection, examples: int) -> int:
     """Optimizer steps that the Trainer will do: max_steps, or epochs of batches (the last one may be short)."""
     return section.max_steps or max(1, math.ceil(section.epochs * math.ceil(examples / section.batch_size)))
@@ -279,10 +298,8 @@ def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
 def make_trainer(
     model: PreTrainedModel, task: Task, args: TrainingArguments, train: Dataset | None = None, **parts: Any
 ) -> PruningTrainer:
-    """A trainer of `model` on `task`; `parts`: strategy, teacher, distillation, callbacks, where there are any."""
-    return PruningTrainer(
-        model=model, args=args, train_dataset=train, data_collator=task.collate, compute_metrics=task.metrics, **parts
-    )
+    """A trainer of `model` on `task`; `parts`: strategy, teacher, callbacks, where there are any."""
+    return PruningTrainer(model=model, args=args, train_dataset=train, task=task, **parts)
 
 
 def train(trainer: PruningTrainer, log: Path, stage: str) -> None:

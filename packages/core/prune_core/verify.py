@@ -140,8 +140,7 @@ def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]
     features = task.validation()
     rows = [features[index] for index in range(min(count, len(features)))]
     for start in range(0, len(rows), 16):
-        batch = task.collate(rows[start : start + 16])
-        yield {name: value for name, value in batch.items() if name != "labels"}
+        yield task.model_inputs(task.collate(rows[start : start + 16]))
 
 
 def _outputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[Tensor]:

@@ -28,12 +28,11 @@ def evaluate(
 ) -> None:
     """Evaluate MODEL on the validation data of a task."""
     from prune_cli import overlay, render
-    from prune_core.configuring import check_task
+    from prune_core.configuring import task_config, with_defaults
     from prune_core.plugins import load_plugins
-    from prune_core.recipe import Recipe
 
-    recipe = Recipe.parse(*overlay.laid_over(None, ctx.params))
-    check_task(recipe, load_plugins(recipe.plugins.disabled))
+    recipe = with_defaults(*overlay.laid_over(None, ctx.params))
+    task_config(recipe.task, load_plugins(recipe.plugins.disabled))
 
     from prune_core.run import evaluate_folder
 

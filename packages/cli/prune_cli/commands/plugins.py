@@ -99,10 +99,10 @@ def _import(offer: "Offer") -> None:
     from prune_core.errors import PluginError
     from prune_core.plugins import import_target
     from prune_core.strategy import Strategy, StrategyConfig
-    from prune_core.task import Task
+    from prune_core.task import Task, TaskConfig
 
     bases: dict[str, type] = {"strategies": Strategy, "compactors": Compactor, "tasks": Task}
-    expected = {"target": bases.get(offer.kind), "config": StrategyConfig}
+    expected = {"target": bases.get(offer.kind), "config": TaskConfig if offer.kind == "tasks" else StrategyConfig}
     for attribute, base in expected.items():
         target = getattr(offer.spec, attribute, None)
         if target is None or base is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prune_core.errors import DataError
 from prune_core.pretrained import load_pretrained, read_config
-from prune_core.task import Task
+from prune_core.task import Task, choose_metric
 from prune_core.tasks.data import Table, Tables, check_roles, hold_out, label_column, read_tables
 from prune_core.tasks.targets import decode_class_labels, find_target
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import EvalPrediction, PreTrainedModel
 
-    from prune_core.recipe import TaskSection
+    from prune_core.tasks.config import ImageClassificationConfig, TextClassificationConfig
 
 
 class ClassificationTask(Task):
@@ -26,7 +26,7 @@ class ClassificationTask(Task):
     head: ClassVar[str]
     """How the classes of models with a head for this task end, such as ForSequenceClassification."""
 
-    def __init__(self, section: TaskSection, model: str) -> None:
+    def __init__(self, section: ImageClassificationConfig | TextClassificationConfig, model: str) -> None:
         super().__init__(section, model)
         check_roles(section.columns, self.roles)
         tables = read_tables(section)
@@ -36,11 +36,14 @@ class ClassificationTask(Task):
             table.require("label", self.label)
         tables = decode_class_labels(tables, self.label)
         self.target = find_target(tables, self.label, section.regression, self.config)
-        self.metric = self.target.metric
+        self.metric = choose_metric(section.metric, self.target.figures)
+        self.imitation = self.target.imitation
         tables = self.prepare(tables)
         parted = hold_out(tables)
         self._train = parted.train.first(section.max_train_samples) if parted.train else None
-        self._validation = parted.validation.first(section.max_validation_samples) if parted.validation else None
+        limit = section.max_validation_samples
+        self._validation = parted.validation.first(limit) if parted.validation else None
+        self._further = {name: table.first(limit) for name, table in parted.further.items()}
 
     @abstractmethod
     def prepare(self, tables: Tables) -> Tables:
@@ -65,6 +68,9 @@ class ClassificationTask(Task):
 
     def validation(self) -> Dataset:
         return self.features(self._need(self._validation, "validation", "--validation-file"))
+
+    def further_validation(self) -> dict[str, Dataset]:
+        return {name: self.features(table) for name, table in self._further.items()}
 
     def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         return self.target.metrics(prediction)

@@ -1,9 +1,10 @@
 """Tables of examples: read from files or the hub, their columns found by role, their faults named by file and row."""
 
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Tables:
-    """What a task was given: either may be absent, not both."""
+    """What a task was given: either of train and validation may be absent, not both. `further`: by name."""
 
     train: Table | None
     validation: Table | None
+    further: Mapping[str, Table] = field(default_factory=dict)
 
     def present(self) -> list[Table]:
-        return [table for table in (self.train, self.validation) if table is not None]
+        return [table for table in (self.train, self.validation, *self.further.values()) if table is not None]
+
+    def map(self, function: Callable[[Table], Table]) -> "Tables":
+        """The same with `function` applied to each table that is there."""
+        further = {name: function(table) for name, table in self.further.items()}
+        return Tables(self.train and function(self.train), self.validation and function(self.validation), further)
 
 
 def read_tables(section: TaskSection) -> Tables:
@@ -100,7 +107,9 @@ def read_tables(section: TaskSection) -> Tables:
         )
     train = _from_file(section.train_file) if section.train_file else None
     validation = _from_file(section.validation_file) if section.validation_file else None
-    return Tables(train, validation)
+    return Tables(
+        train, validation, {name: _from_file(Path(file)) for name, file in section.further_validation.items()}
+    )
 
 
 def hold_out(tables: Tables) -> Tables:
@@ -115,6 +124,7 @@ def hold_out(tables: Tables) -> Tables:
     return Tables(
         Table(parts["train"], train.source, train.folder),
         Table(parts["test"], f"{train.source} (held-out tenth)", train.folder),
+        tables.further,
     )
 
 
@@ -154,6 +164,9 @@ def _from_hub(section: TaskSection, name: str) -> Tables:
     title = f"{name} ({section.dataset_config})" if section.dataset_config else name
 
     def split(split: str) -> Table:
+        local = _local(section, split)
+        if local is not None:
+            return _from_file(local)
         read = lambda: load_dataset(name, section.dataset_config, split=split)  # noqa: E731
         return _read(read, f"{title}, split {split}", None)
 
@@ -165,7 +178,15 @@ def _from_hub(section: TaskSection, name: str) -> Tables:
         if section.validation_split != default or "Unknown split" not in str(error):
             raise
         validation = None
-    return Tables(train, validation)
+    return Tables(train, validation, {name: split(found) for name, found in section.further_validation.items()})
+
+
+def _local(section: TaskSection, split: str) -> Path | None:
+    """The file under PRUNE_DATA that stands for a split of a hub data set, such as sst2-train.parquet."""
+    folder = os.environ.get("PRUNE_DATA")
+    names = (section.dataset_config, (section.dataset or "").rpartition("/")[2])
+    paths = [Path(folder) / f"{name}-{split}.parquet" for name in names if name] if folder else []
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Table:

@@ -39,9 +39,7 @@ class ImageClassification(ClassificationTask):
         self.processor = _image_processor(self.source)
         self.mode = "L" if getattr(self.config, "num_channels", 3) == 1 else "RGB"
         column = _image_column(tables.present()[0], self.section.columns)
-        return Tables(
-            **{name: table and _with_images(table, column, self.label) for name, table in vars(tables).items()}
-        )
+        return tables.map(lambda table: _with_images(table, column, self.label))
 
     def features(self, table: Table) -> Dataset:
         labels = [self.target.encode(value) for value in table.rows[self.label]]

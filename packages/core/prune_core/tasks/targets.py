@@ -4,22 +4,25 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from datasets import ClassLabel, Value
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import EvalPrediction, PreTrainedConfig
 
 from prune_core.errors import DataError
-from prune_core.tasks.data import Tables
+from prune_core.tasks.data import Table, Tables
 
 
 class Target(ABC):
     """What the head of a model predicts."""
 
-    metric: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]]
+    """Names of what `metrics` gives; the first is what a model is judged by where nothing else is asked for."""
+    imitation: ClassVar[Literal["distribution", "value"]]
+    """How the logits of a teacher are imitated."""
 
     @abstractmethod
     def encode(self, value: Any) -> int | float:
@@ -51,7 +54,8 @@ class Classes(Target):
     named: bool = True
     numbered: bool = False
 
-    metric: ClassVar[str] = "accuracy"
+    figures: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "matthews")
+    imitation: ClassVar[Literal["distribution", "value"]] = "distribution"
 
     def encode(self, value: Any) -> int:
         return self.ids[value]
@@ -71,12 +75,15 @@ class Classes(Target):
         }
 
     def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """accuracy, and f1: of class 1 where there are two classes, the mean over classes where there are more."""
+        """accuracy; f1: of class 1 where there are two classes, the mean over classes where there are more; matthews:
+        Matthews correlation.
+        """
         truth, guess = prediction.label_ids, _logits(prediction).argmax(-1)
         average = "binary" if len(self.names) == 2 else "macro"
         return {
             "accuracy": float(accuracy_score(truth, guess)),
             "f1": float(f1_score(truth, guess, average=average, zero_division=0)),
+            "matthews": float(matthews_corrcoef(truth, guess)),
         }
 
 
@@ -84,7 +91,8 @@ class Classes(Target):
 class Number(Target):
     """A real number."""
 
-    metric: ClassVar[str] = "pearson"
+    figures: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
+    imitation: ClassVar[Literal["distribution", "value"]] = "value"
 
     def encode(self, value: Any) -> float:
         return float(value)
@@ -127,15 +135,19 @@ def find_target(tables: Tables, column: str, regression: bool | None, config: Pr
 
 
 def decode_class_labels(tables: Tables, column: str) -> Tables:
-    """The same, validation's labels by name where its ClassLabel numbers them otherwise than training's."""
-    if tables.train is None or tables.validation is None:
+    """The same, labels by name where a ClassLabel numbers them otherwise than training's."""
+    if tables.train is None:
         return tables
-    ours, theirs = tables.train.features[column], tables.validation.features[column]
-    if not isinstance(theirs, ClassLabel) or (isinstance(ours, ClassLabel) and ours.names == theirs.names):
-        return tables
-    names = [theirs.names[i] if i is not None and i >= 0 else None for i in tables.validation.rows[column]]
-    rows = tables.validation.rows.remove_columns(column).add_column(column, names)
-    return replace(tables, validation=replace(tables.validation, rows=rows))
+    ours = tables.train.features[column]
+
+    def decoded(table: Table) -> Table:
+        theirs = table.features[column]
+        if not isinstance(theirs, ClassLabel) or (isinstance(ours, ClassLabel) and ours.names == theirs.names):
+            return table
+        names = [theirs.names[i] if i is not None and i >= 0 else None for i in table.rows[column]]
+        return replace(table, rows=table.rows.remove_columns(column).add_column(column, names))
+
+    return tables.map(decoded)
 
 
 def _classes(tables: Tables, column: str, values: Sequence[Any], config: PreTrainedConfig) -> Classes:

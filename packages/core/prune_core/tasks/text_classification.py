@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datasets import Dataset, Value
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import DataCollatorWithPadding
 
-from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import brief, usable_length
+from prune_core.errors import DataError
 from prune_core.tasks.classification import ClassificationTask
+from prune_core.tasks.config import TextClassificationConfig
 from prune_core.tasks.data import STRINGS, Table, Tables
+from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +23,13 @@ class TextClassification(ClassificationTask):
     The text columns are all string columns but the label, unless `columns` names text (and text_pair).
     """
 
+    section: TextClassificationConfig
     roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     head: ClassVar[str] = "ForSequenceClassification"
 
     def prepare(self, tables: Tables) -> Tables:
-        self.processor = _tokenizer(self.source)
+        self.processor = load_tokenizer(self.source)
         self.inputs = tuple(self.processor.model_input_names)
         self.texts = _text_columns(tables.present()[0], self.label, self.section.columns)
         for table in tables.present():
@@ -36,17 +38,14 @@ class TextClassification(ClassificationTask):
         return tables
 
     def features(self, table: Table) -> Dataset:
-        limits = [self.section.max_length, self.processor.model_max_length, usable_length(self.config)]
         options = {
             "tokenizer": self.processor,
             "texts": self.texts,
             "label": self.label,
             "encode": self.target.encode,
-            "max_length": min(limit for limit in limits if limit is not None),
+            "max_length": length_limit(self.section.max_length, self.processor, self.config),
         }
-        return table.rows.map(
-            _tokenize, batched=True, remove_columns=table.columns, fn_kwargs=options, desc="tokenizing"
-        )
+        return tokenized(table, _tokenize, **options)
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         return dict(DataCollatorWithPadding(self.processor)(features))
@@ -56,13 +55,6 @@ def _tokenize(batch: dict[str, list[Any]], **options: Any) -> dict[str, Any]:
     texts = [batch[column] for column in options["texts"]]
     encoding = options["tokenizer"](*texts, truncation=True, max_length=options["max_length"])
     return {**encoding, "labels": [options["encode"](value) for value in batch[options["label"]]]}
-
-
-def _tokenizer(model: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except Exception as error:  # a missing vocabulary shows up as almost any error
-        raise ModelError(f"{model} holds no tokenizer that can be read: {brief(error)}") from error
 
 
 def _text_columns(table: Table, label: str, columns: dict[str, str]) -> list[str]:

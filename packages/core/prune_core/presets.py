@@ -1,0 +1,48 @@
+"""Tasks that are another one on the data of a benchmark, with that benchmark's figure and sensible training."""
+
+from typing import Any
+
+from prune_core.hookspecs import TaskSpec
+
+GLUE = "nyu-mll/glue"
+
+_TRAINING: dict[str, Any] = {"epochs": 6.0, "learning_rate": 5e-5, "batch_size": 32}
+"""Of a small set: pruning takes a few passes to settle."""
+_LARGE: dict[str, Any] = {"epochs": 4.0, "learning_rate": 3e-5, "batch_size": 32}
+
+
+def _glue(name: str, summary: str, columns: dict[str, str], training: dict[str, Any], **task: Any) -> TaskSpec:
+    data = {"dataset": GLUE, "dataset_config": name, "columns": {**columns, "label": "label"}}
+    return TaskSpec(
+        name=name,
+        summary=summary,
+        target="prune_core.tasks.text_classification:TextClassification",
+        config="prune_core.tasks.config:TextClassificationConfig",
+        defaults={"task": {**data, **task}, "training": training},
+    )
+
+
+def _pair(one: str, other: str) -> dict[str, str]:
+    return {"text": one, "text_pair": other}
+
+
+_SENTENCES = _pair("sentence1", "sentence2")
+
+GLUE_TASKS = [
+    _glue("cola", "GLUE: is it grammatical (Matthews)", {"text": "sentence"}, _TRAINING, metric="matthews"),
+    _glue("sst2", "GLUE: sentiment of a sentence (accuracy)", {"text": "sentence"}, _LARGE),
+    _glue("mrpc", "GLUE: is it a paraphrase (F1, accuracy)", _SENTENCES, _TRAINING, metric="f1"),
+    _glue("qqp", "GLUE: is it the same question (F1, accuracy)", _pair("question1", "question2"), _LARGE, metric="f1"),
+    _glue("stsb", "GLUE: similarity of sentences (Pearson, Spearman)", _SENTENCES, _TRAINING, regression=True),
+    _glue(
+        "mnli",
+        "GLUE: does one sentence follow from the other (accuracy, matched and mismatched)",
+        _pair("premise", "hypothesis"),
+        _LARGE,
+        validation_split="validation_matched",
+        further_validation={"mismatched": "validation_mismatched"},
+    ),
+    _glue("qnli", "GLUE: does the sentence answer the question (accuracy)", _pair("question", "sentence"), _LARGE),
+    _glue("rte", "GLUE: does one sentence follow from the other (accuracy)", _SENTENCES, _TRAINING),
+    _glue("wnli", "GLUE: what does the pronoun refer to (accuracy)", _SENTENCES, _TRAINING),
+]

@@ -1,0 +1,56 @@
+"""Tokenizers, how long a text may be, and token features that are kept on disk from one run to the next."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from prune_core import __version__
+from prune_core.errors import ModelError
+from prune_core.pretrained import brief, usable_length
+from prune_core.tasks.data import Table
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a model folder or hub name; ModelError where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except Exception as error:  # a missing vocabulary shows up as almost any error
+        raise ModelError(f"{model} holds no tokenizer that can be read: {brief(error)}") from error
+
+
+def length_limit(asked: int, tokenizer: Any, config: PreTrainedConfig) -> int:
+    """Tokens at which a text is cut: what was asked for, or less where tokenizer or model take less."""
+    limits: list[int | None] = [asked, tokenizer.model_max_length, usable_length(config)]
+    return min(limit for limit in limits if limit is not None)
+
+
+def tokenized(table: Table, function: Callable[..., dict[str, Any]], **options: Any) -> Dataset:
+    """The features that `function(batch, **options)` makes of the rows of a table, `tokenizer` among the options.
+
+    datasets keeps them on disk. It names what it keeps by a hash of the arguments, in which a tokenizer that has been
+    used is another one than before: here the name follows from what decides the features.
+    """
+    decisive = {name: value for name, value in options.items() if name != "tokenizer"}
+    identity = _identity(options["tokenizer"])
+    known = [__version__, function.__module__, function.__qualname__, table.rows._fingerprint, identity, decisive]
+    return table.rows.map(
+        function,
+        batched=True,
+        remove_columns=table.columns,
+        fn_kwargs=options,
+        new_fingerprint=Hasher.hash(known),
+        desc="tokenizing",
+    )
+
+
+def _identity(tokenizer: Any) -> Any:
+    """What decides the tokens of a text, and nothing that using the tokenizer changes."""
+    settings = {"class": type(tokenizer).__name__, "special": tokenizer.special_tokens_map}
+    if not tokenizer.is_fast:
+        return {**settings, "vocabulary": tokenizer.get_vocab(), "options": repr(tokenizer.init_kwargs)}
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {**settings, "rules": {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}}
