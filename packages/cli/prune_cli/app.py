@@ -1,5 +1,6 @@
 """The prune command line."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for talker in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which tells what it cannot load
+        logging.getLogger(talker).setLevel(logging.ERROR)
     try:
         return int(app(args=rest or ["--help"], prog_name="prune", standalone_mode=False) or 0)
     except Exception as error:  # typer.Exit has become a return value by now
