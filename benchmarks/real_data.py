@@ -1,0 +1,161 @@
+"""Every kind of task on real data: a dense model, pruned to half, its figure, its density, its speed.
+
+    python benchmarks/real_data.py WORK train [NAME ...]     # dense models and pruning runs that are missing
+    python benchmarks/real_data.py WORK table                # measures all rows in one process, writes docs/results
+
+Text classification, similarity and question answering start from the pip-installed MiniLM, the others from small models
+that know nothing: they prove that it works, they are no records. PRUNE_DATA (default ../shared/data) has the data.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from dense_sst2 import minilm
+
+from prune_core.measure import compare_folders, machine
+from prune_core.recipe import MeasureSection
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("PRUNE_DATA", "../shared/data")).resolve()
+PRUNING = ("--strategy", "structured", "--density", "0.5", "--learning-rate", "1.5e-4")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`dense` and `pruning` are settings of the two trainings, `length` the tokens of the speed measurement."""
+
+    name: str
+    task: str
+    model: str
+    fresh: bool = False
+    dense: tuple[str, ...] = ()
+    pruning: tuple[str, ...] = ()
+    length: int = 128
+
+    def start(self, work: Path) -> Path:
+        """The model that the dense one is fine-tuned from."""
+        return work / self.name / "fresh" if self.fresh else minilm()
+
+
+def files(name: str) -> tuple[str, ...]:
+    return (f"task.train_file={DATA / name}-train.parquet", f"task.validation_file={DATA / name}-validation.parquet")
+
+
+_SCRATCH = ("training.learning_rate=1e-3", "training.batch_size=64")
+ROWS = [
+    Row("cola", "cola", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=4",)),
+    Row("stsb", "stsb", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=5",)),
+    Row("rte", "rte", "MiniLM", dense=("training.epochs=5",), pruning=("training.epochs=8",)),
+    Row("squad", "squad", "MiniLM", dense=("training.epochs=2",), pruning=("training.epochs=2",), length=384),
+    Row("multi30k", "multi30k", "BART", True, (*_SCRATCH, "training.epochs=30"), ("training.epochs=12",), length=32),
+    Row("dialogsum", "dialogsum", "BART", True, (*_SCRATCH, "training.epochs=12"), ("training.epochs=6",), length=256),
+    Row(
+        "shakespeare",
+        "causal-lm",
+        "OPT",
+        True,
+        (*_SCRATCH, *files("shakespeare"), "training.epochs=8"),
+        files("shakespeare"),
+    ),
+    Row("cifar10", "cifar10", "ViT", True, (*_SCRATCH, "training.epochs=25"), ("training.epochs=12",)),
+]
+
+
+def settings(values: tuple[str, ...]) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
+
+
+def train(row: Row, work: Path) -> None:
+    """Make the dense model and the pruned one, or what of them is missing."""
+    folder = work / row.name
+    environment = os.environ | {"PRUNE_DATA": str(DATA)}
+    start, dense, run = row.start(work), folder / "dense", folder / "run"
+
+    def call(*command: str) -> None:
+        print(" ".join(command), flush=True)
+        subprocess.run(command, check=True, env=environment)
+
+    if row.fresh and not start.is_dir():
+        call(sys.executable, str(ROOT / "benchmarks" / "small_models.py"), row.name, str(start))
+    if not dense.is_dir():
+        script = str(ROOT / "benchmarks" / "dense.py")
+        call(sys.executable, script, row.task, str(dense), *settings((f"model={start}", *row.dense)))
+    if not (run / "manifest.json").is_file():
+        program = str(Path(sys.executable).with_name("prune"))
+        resume = ["--resume"] if run.is_dir() else []
+        asked = ["--task", row.task, "--model", str(dense), "--output", str(run), *PRUNING, *settings(row.pruning)]
+        call(program, "run", *asked, *resume)
+
+
+def figures(row: Row, work: Path) -> dict[str, object]:
+    """One line of the table, its speed measured now."""
+    run, dense = work / row.name / "run", work / row.name / "dense"
+    manifest = json.loads((run / "manifest.json").read_text())
+    section = MeasureSection(rounds=20, length=row.length)
+    comparison = compare_folders(str(run / "model"), str(dense), section, "cpu")
+    density, metric = manifest["density"], manifest["metric"]
+    return {
+        "data": row.name,
+        "model": row.model,
+        "metric": metric["name"],
+        "dense": metric["dense"],
+        "pruned": metric["pruned"],
+        "asked": density["asked"],
+        "reached": density["reached"],
+        "speedup": comparison.speedup,
+        "interval": [comparison.speedup_low, comparison.speedup_high],
+        "flop_ratio": comparison.flop_ratio,
+        "length": row.length,
+        "metrics": manifest["metrics"],
+    }
+
+
+def table(work: Path) -> None:
+    """Measure every trained row and write docs/results/real_data.json and real_data.md."""
+    torch.set_num_threads(2)
+    rows = [figures(row, work) for row in ROWS if (work / row.name / "run" / "manifest.json").is_file()]
+    results = ROOT / "docs" / "results"
+    what = {"machine": machine(torch.device("cpu")).__dict__, "batch_size": 8, "rows": rows}
+    (results / "real_data.json").write_text(json.dumps(what, indent=1) + "\n")
+    lines = [
+        "# Every kind of task, on real data",
+        "",
+        "A dense model (MiniLM fine-tuned, or a small model trained from scratch), then structured fine-pruning to",
+        "half, its dense self as the teacher. Speed at batch 8, float32, 2 CPU threads, median of 20 interleaved rounds.",
+        "",
+        "| data | model | figure | dense | pruned | density asked | reached | speed-up | tokens |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for line in rows:
+        low, high = line["interval"]  # type: ignore[misc]
+        lines.append(
+            "| {data} | {model} | {metric} | {dense:.4g} | {pruned:.4g} | {asked} | {reached:.3f} | "
+            "{speedup:.2f}x ({low:.2f} to {high:.2f}) | {length} |".format(**line, low=low, high=high)
+        )
+    lines += ["", "`python benchmarks/real_data.py WORK train`, then `python benchmarks/real_data.py WORK table`."]
+    (results / "real_data.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("what", choices=["train", "table"])
+    parser.add_argument("names", nargs="*", default=[row.name for row in ROWS])
+    given = parser.parse_args()
+    if given.what == "table":
+        table(given.work)
+        return
+    for row in ROWS:
+        if row.name in given.names:
+            train(row, given.work)
+
+
+if __name__ == "__main__":
+    main()
