@@ -42,12 +42,12 @@ class TestFullDisk:
     def test_while_a_checkpoint_is_saved(self, family, size, recipe, children, finished, same_result, tmp_path):
         mine = recipe(tmp_path / "run", family=family)
         full = (
-            "import prune_core.training as training\n"
-            "original = training._rotate\n"
+            "import prune_core.training.checkpoints as checkpoints\n"
+            "original = checkpoints.rotate\n"
             "def rotate(folder):\n"
             "    original(folder)\n"
             f"    {FULL.format(size=size)}\n"
-            "training._rotate = rotate"
+            "checkpoints.rotate = rotate"
         )
         code, error = children.finish(mine, before=full)
         assert code == 3

@@ -59,13 +59,13 @@ def test_resumed_from_a_checkpoint_in_or_between_epochs(family, step, whole, rec
     expected = whole(family, strategy="hybrid")
     mine = recipe(tmp_path / "run", family=family, strategy="hybrid", training=LONG)
     kill = (
-        "import prune_core.training as training\n"
-        "original = training._rotate\n"
+        "import prune_core.training.checkpoints as checkpoints\n"
+        "original = checkpoints.rotate\n"
         "def rotate(folder):\n"
         "    original(folder)\n"
         f"    if (folder / 'checkpoint-{step}').is_dir():\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "training._rotate = rotate"
+        "checkpoints.rotate = rotate"
     )
     code, _ = children.finish(mine, before=kill)
     assert code == -9

@@ -1,45 +1,37 @@
-"""Drive a Strategy through transformers' Trainer.
-
-Everything that moves follows from the Trainer's global step, and everything learned is a parameter or buffer of the
-model, so a resumed run ends as one that was never stopped.
-"""
+"""The Trainer of a run: a task, with a strategy and a teacher where there are any."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.errors import TrainingError
-from prune_core.files import write_text
 from prune_core.pretrained import brief
 from prune_core.progress import progress_bar
 from prune_core.strategy import Progress, Strategy
+from prune_core.training import checkpoints
+from prune_core.training.callbacks import StrategySteps, Watch
+from prune_core.training.faults import first_not_finite
+from prune_core.training.sampling import ByLength, InOrder, is_text, lengths_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from prune_core.recipe import TrainingSection
     from prune_core.task import Task
     from prune_core.teacher import Teacher
 
 logger = logging.getLogger(__name__)
-
-KEPT_CHECKPOINTS = 2
 
 
 class PruningTrainer(Trainer):
@@ -63,7 +55,7 @@ class PruningTrainer(Trainer):
         if teacher is not None:
             teacher.to(self.args.device)
         if strategy is not None:
-            self.add_callback(_StrategySteps(strategy))
+            self.add_callback(StrategySteps(strategy))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.strategy is None or self.optimizer is not None:
@@ -77,7 +69,7 @@ class PruningTrainer(Trainer):
         """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
-            layer = _first_not_finite(model, self._prepare_inputs(inputs))
+            layer = first_not_finite(model, self._prepare_inputs(inputs))
             raise self._astray(
                 f"the loss is {float(loss)}",
                 f"the first layer that puts out nan or infinity is {layer}"
@@ -122,14 +114,14 @@ class PruningTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         lengths = lengths_of(self.train_dataset if train_dataset is None else train_dataset)
-        return _ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        return ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         """The longest texts first, so that batches hold little padding; metrics do not depend on the order."""
         if not is_text(eval_dataset):
             return super()._get_eval_sampler(eval_dataset)
         lengths = lengths_of(eval_dataset)
-        return _InOrder(sorted(range(len(lengths)), key=lambda index: -lengths[index]))
+        return InOrder(sorted(range(len(lengths)), key=lambda index: -lengths[index]))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
@@ -156,7 +148,7 @@ class PruningTrainer(Trainer):
             shutil.rmtree(target, ignore_errors=True)
             checkpoint.rename(target)
         shutil.rmtree(drafts)
-        _rotate(final)
+        checkpoints.rotate(final)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Keep the names that the model has now: renamed ones are not found again on resume (transformers #48805)."""
@@ -166,133 +158,6 @@ class PruningTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             del model.save_pretrained
-
-
-class _ByLength(LengthGroupedSampler):
-    """Texts of like lengths together, in an order that follows from seed and epoch alone, so that it can be resumed."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        return super().__iter__()  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _InOrder(Sampler[int]):
-    """The examples in a given order."""
-
-    def __init__(self, order: list[int]) -> None:
-        self.order = order
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-
-class _StrategySteps(TrainerCallback):
-    """Tells the strategy where the training is: at its begin (or resume) and after each optimizer step."""
-
-    def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.strategy.step(Progress(state.global_step, state.max_steps))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.strategy.step(Progress(state.global_step, state.max_steps))
-
-
-class _Watch(TrainerCallback):
-    """Appends every log line to metrics.jsonl."""
-
-    def __init__(self, path: Path, stage: str, strategy: Strategy | None) -> None:
-        self.path, self.stage, self.strategy = path, stage, strategy
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        line: dict[str, Any] = {"stage": self.stage, "step": state.global_step, **(logs or {})}
-        if self.strategy is not None and logs is not None and "loss" in logs:
-            line["mask_density"] = logs["mask_density"] = round(self.strategy.masks().density(), 4)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
-    """The layer whose output is the first, in the order of one more forward, to hold nan or infinity."""
-    found: list[str] = []
-
-    def watch(name: str, output: Any) -> None:
-        tensors = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else []
-        if any(isinstance(tensor, Tensor) and not torch.isfinite(tensor).all() for tensor in tensors):
-            found.append(name)
-
-    hooks = [
-        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
-        for name, module in model.named_modules()
-        if name
-    ]
-    with torch.no_grad():
-        model(**inputs)
-    for hook in hooks:
-        hook.remove()
-    return found[0] if found else None
-
-
-def is_text(features: Dataset) -> bool:
-    """Whether features are tokens, of one text each."""
-    return "input_ids" in features.column_names
-
-
-def lengths_of(features: Dataset) -> list[int]:
-    """Number of tokens of each example."""
-    return pc.list_value_length(features.with_format("arrow")[:]["input_ids"]).to_pylist()  # type: ignore[no-any-return]
-
-
-def steps_of(section: TrainingSection, examples: int) -> int:
-    """Optimizer steps that the Trainer will do: max_steps, or epochs of batches (the last one may be short)."""
-    return section.max_steps or max(1, math.ceil(section.epochs * math.ceil(examples / section.batch_size)))
-
-
-def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -> TrainingArguments:
-    """transformers' arguments for one training of a run."""
-    args = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=section.epochs,
-        max_steps=section.max_steps or -1,
-        per_device_train_batch_size=section.batch_size,
-        per_device_eval_batch_size=section.eval_batch_size,
-        learning_rate=section.learning_rate,
-        warmup_steps=section.warmup,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        seed=section.seed,
-        save_steps=section.save_steps,
-        save_total_limit=None,
-        logging_steps=section.logging_steps,
-        logging_nan_inf_filter=False,
-        train_sampling_strategy="group_by_length" if text else "random",
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
-    )
-    return on_one_gpu(args)
-
-
-def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
-    """The same for one GPU of a plain process, however many there are; each process of torchrun has its own anyway.
-
-    The Trainer would wrap the model in DataParallel, whose replicas share the scores of the first GPU's masked layers.
-    """
-    args._n_gpu = min(args.n_gpu, 1)
-    return args
 
 
 def make_trainer(
@@ -306,8 +171,8 @@ def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
     """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
     folder = str(trainer.args.output_dir)
     last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-    done = _steps_done(last) if last else (0, 1)
-    _forget(log, stage, done[0])
+    done = checkpoints.steps_done(last) if last else (0, 1)
+    checkpoints.forget(log, stage, done[0])
     if last:
         logger.info("resuming from %s", last)
     if last and done[0] >= done[1]:  # the Trainer would do one step more
@@ -315,30 +180,6 @@ def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
         if trainer.strategy is not None:
             trainer.strategy.step(Progress(*done))
         return
-    trainer.add_callback(_Watch(log, stage, trainer.strategy))
+    trainer.add_callback(Watch(log, stage, trainer.strategy))
     with progress_bar(trainer, stage):
         trainer.train(resume_from_checkpoint=last)
-
-
-def _steps_done(checkpoint: str) -> tuple[int, int]:
-    """Steps that a checkpoint was saved after, and all steps of its training."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"], state["max_steps"]
-
-
-def _forget(log: Path, stage: str, step: int) -> None:
-    """Drop the log lines of steps that will be done again, and what a kill left of a line."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and not _is_later(json.loads(line), stage, step)]
-    if len(kept) < len(lines):
-        write_text(log, "".join(f"{line}\n" for line in kept))
-
-
-def _is_later(line: dict[str, Any], stage: str, step: int) -> bool:
-    return bool(line["stage"] == stage and line["step"] > step)
-
-
-def _rotate(folder: Path) -> None:
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for old in checkpoints[:-KEPT_CHECKPOINTS]:
-        shutil.rmtree(old)

@@ -1,0 +1,29 @@
+"""Where a training went astray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
+    """The layer whose output is the first, in the order of one more forward, to hold nan or infinity."""
+    found: list[str] = []
+
+    def watch(name: str, output: Any) -> None:
+        tensors = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else []
+        if any(isinstance(tensor, Tensor) and not torch.isfinite(tensor).all() for tensor in tensors):
+            found.append(name)
+
+    hooks = [
+        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    with torch.no_grad():
+        model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else None
