@@ -14,6 +14,7 @@ from transformers import EvalPrediction, RobertaConfig, RobertaForSequenceClassi
 
 from prune_core.errors import DataError, ModelError
 from prune_core.tasks.config import TextClassificationConfig
+from prune_core.tasks.labels import Labels
 from prune_core.tasks.targets import Classes, Number
 from prune_core.tasks.text_classification import TextClassification
 
@@ -307,7 +308,7 @@ def test_a_checkpoint_without_the_encoder_is_refused(tmp_path, text_model):
 
 
 def test_metrics():
-    two = Classes(("a", "b"), {0: 0, 1: 1})
+    two = Classes(Labels(("a", "b"), {0: 0, 1: 1}))
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
     figures = two.metrics(EvalPrediction((logits, "hidden states"), np.array([0, 1, 0, 1])))
     assert figures == pytest.approx({"accuracy": 0.75, "f1": 0.8, "matthews": 1 / 3**0.5})

@@ -67,10 +67,6 @@ class Table:
         row = pc.index(pc.is_null(data), True).as_py()
         raise DataError(f"{self.source}: no {role} in row {row + 1} (column {column!r}); fill or remove the row")
 
-    def row_of(self, column: str, value: Any) -> int:
-        """Number, from 1, of the first row that holds `value`."""
-        return list(self.rows[column]).index(value) + 1
-
     def first(self, count: int | None) -> "Table":
         """At most `count` rows."""
         rows = self.rows if count is None else self.rows.select(range(min(count, len(self.rows))))

@@ -35,7 +35,7 @@ class ImageClassification(ClassificationTask):
     head: ClassVar[str] = "ForImageClassification"
     inputs = ("pixel_values",)
 
-    def prepare(self, tables: Tables) -> Tables:
+    def find_inputs(self, tables: Tables) -> Tables:
         self.processor = _image_processor(self.source)
         self.mode = "L" if getattr(self.config, "num_channels", 3) == 1 else "RGB"
         column = _image_column(tables.present()[0], self.section.columns)

@@ -28,7 +28,7 @@ class TextClassification(ClassificationTask):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     head: ClassVar[str] = "ForSequenceClassification"
 
-    def prepare(self, tables: Tables) -> Tables:
+    def find_inputs(self, tables: Tables) -> Tables:
         self.processor = load_tokenizer(self.source)
         self.inputs = tuple(self.processor.model_input_names)
         self.texts = _text_columns(tables.present()[0], self.label, self.section.columns)

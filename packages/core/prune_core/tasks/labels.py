@@ -1,0 +1,171 @@
+"""Labels: the names of classes in the order of a head's logits, those of the data and those of the model as one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import ClassLabel
+from transformers import PreTrainedConfig
+
+from prune_core.errors import DataError
+from prune_core.tasks.data import Table, Tables
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The names of several classes in the order of the logits, and the id of each value in the data.
+
+    `named` is False for plain integers, which any head of as many labels fits. `numbered` is True where the data gives
+    ids itself, so that a head with the default names LABEL_0, LABEL_1... fits.
+    """
+
+    names: tuple[str, ...]
+    ids: Mapping[Any, int]
+    named: bool = True
+    numbered: bool = False
+
+    def encode(self, value: Any) -> int:
+        """The id of a value in the data; KeyError for one that is not known."""
+        return self.ids[value]
+
+    def fits(self, config: PreTrainedConfig) -> bool:
+        """Whether a head of this configuration has these labels in this order."""
+        theirs = label_names(config)
+        if len(theirs) != len(self.names):
+            return False
+        return not self.named or theirs == self.names or (self.numbered and theirs == _default_names(len(theirs)))
+
+    def head(self) -> dict[str, Any]:
+        """Options of `from_pretrained` for a new head."""
+        return {
+            "num_labels": len(self.names),
+            "id2label": dict(enumerate(self.names)),
+            "label2id": {name: index for index, name in enumerate(self.names)},
+        }
+
+
+def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Sequence[str] = ()) -> Labels:
+    """The labels in a column, single ones or lists, of the training table (of validation where there is none).
+
+    `config` is the model's: where its labels are those of the data, its order is kept. `names` are those of the ids
+    where the data do not say. DataError for a label that is in validation and not in training, or a single one.
+    """
+    table = tables.present()[0]
+    feature, values = label_feature(table, column), values_of(table, column)
+    if names and not isinstance(feature, ClassLabel):
+        feature = ClassLabel(names=list(names))
+    partial = tables.train is None
+    labels = _aligned(_labels(feature, values, config, partial), config, partial)
+    if len(labels.names) < 2:
+        found = repr(values[0]) if values else "none"
+        raise DataError(f"{table.source}: {found} is the only label (column {column!r}); there must be two at least")
+    known = ", ".join(labels.names)
+    refuse_labels(tables, column, lambda value: value in labels.ids, f"is not among the training labels {known}")
+    return labels
+
+
+def decode_class_labels(tables: Tables, column: str) -> Tables:
+    """The same, labels by name where a ClassLabel numbers them otherwise than training's."""
+    if tables.train is None:
+        return tables
+    ours = label_feature(tables.train, column)
+
+    def decoded(table: Table) -> Table:
+        theirs = label_feature(table, column)
+        if not isinstance(theirs, ClassLabel) or (isinstance(ours, ClassLabel) and ours.names == theirs.names):
+            return table
+        names = [_decode(theirs, value) for value in table.rows[column]]
+        return replace(table, rows=table.rows.remove_columns(column).add_column(column, names))
+
+    return tables.map(decoded)
+
+
+def label_feature(table: Table, column: str) -> Any:
+    """The type of the labels in a column, single ones or in lists."""
+    feature = table.features[column]
+    return getattr(feature, "feature", feature)
+
+
+def values_of(table: Table, column: str) -> list[Any]:
+    """The different labels in a column, single ones or in lists, in the order of their first rows."""
+    values = table.rows.with_format("arrow")[:][column]
+    values = pc.list_flatten(values) if hasattr(table.features[column], "feature") else values
+    return pc.unique(values).to_pylist()  # type: ignore[no-any-return]
+
+
+def refuse_labels(tables: Tables, column: str, accepts: Callable[[Any], bool], complaint: str) -> None:
+    """DataError naming the first label, with its row, that is not accepted."""
+    for table in tables.present():
+        for value in values_of(table, column):
+            if not accepts(value):
+                row = _row_of(table, column, value)
+                raise DataError(f"{table.source}: label {value!r} in row {row} (column {column!r}) {complaint}")
+
+
+def label_names(config: PreTrainedConfig) -> tuple[str, ...]:
+    """The names of a model's labels, in the order of its logits."""
+    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    return tuple(names[index] for index in sorted(names))
+
+
+def has_decimals(value: Any) -> bool:
+    """Whether a label is a number and no whole one."""
+    return isinstance(value, float) and not value.is_integer()
+
+
+def _labels(feature: Any, values: Sequence[Any], config: PreTrainedConfig, partial: bool) -> Labels:
+    if isinstance(feature, ClassLabel):
+        ids = {key: index for index, name in enumerate(feature.names) for key in (index, name)}
+        return Labels(tuple(feature.names), ids, numbered=True)
+    return _of_integers(values, config, partial) or _of_names(values)
+
+
+def _of_integers(values: Sequence[Any], config: PreTrainedConfig, partial: bool) -> Labels | None:
+    """Labels of integers that count from 0, or None. Gaps are allowed where the model's head has as many labels."""
+    if not values or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and not has_decimals(v) and v >= 0 for v in values
+    ):
+        return None
+    count = int(max(values)) + 1
+    theirs = len(label_names(config))
+    count = max(count, theirs) if partial else count
+    if len(values) < count != theirs:
+        return None
+    return Labels(_default_names(count), {i: i for i in range(count)}, named=False, numbered=True)
+
+
+def _of_names(values: Sequence[Any]) -> Labels:
+    ordered = sorted(values)
+    return Labels(tuple(map(str, ordered)), {value: index for index, value in enumerate(ordered)})
+
+
+def _aligned(labels: Labels, config: PreTrainedConfig, partial: bool) -> Labels:
+    """The labels in the model's own order where its labels are theirs, letter case aside (or, if `partial`, more)."""
+    theirs = label_names(config)
+    place = {name.casefold(): index for index, name in enumerate(theirs)}
+    ours = [name.casefold() for name in labels.names]
+    distinct = len(place) == len(theirs) and len(set(ours)) == len(ours)
+    same = set(ours) <= set(place) if partial else set(ours) == set(place)
+    if not (labels.named and distinct and same):
+        return labels
+    ids = {value: place[ours[index]] for value, index in labels.ids.items()}
+    return replace(labels, names=theirs, ids=ids)
+
+
+def _decode(feature: ClassLabel, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(feature, one) for one in value]
+    return feature.names[value] if value is not None and value >= 0 else None
+
+
+def _row_of(table: Table, column: str, value: Any) -> int:
+    """Number, from 1, of the first row with a label."""
+    rows = list(table.rows[column])
+    return next(
+        row for row, found in enumerate(rows, 1) if found == value or (isinstance(found, list) and value in found)
+    )
+
+
+def _default_names(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{index}" for index in range(count))
