@@ -127,7 +127,7 @@ def table(work: Path) -> None:
         "# Every kind of task, on real data",
         "",
         "A dense model (MiniLM fine-tuned, or a small model trained from scratch), then structured fine-pruning to",
-        "half, its dense self as the teacher. Speed at batch 8, float32, 2 CPU threads, median of 20 interleaved rounds.",
+        "half, its dense self as the teacher. Speed at batch 8, float32, 2 CPU threads, median of 20 rounds.",
         "",
         "| data | model | figure | dense | pruned | density asked | reached | speed-up | tokens |",
         "|---|---|---|---|---|---|---|---|---|",
