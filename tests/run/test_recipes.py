@@ -49,7 +49,7 @@ def rows(name: str, count: int) -> dict[str, list]:
 def hub(tmp_path_factory) -> Path:
     """Data sets as PRUNE_DATA, and a model for each kind of task."""
     folder = tmp_path_factory.mktemp("hub")
-    splits = {name: ("train", "validation") for name in ("squad", "sst2")}
+    splits = dict.fromkeys(("squad", "sst2"), ("train", "validation"))
     splits["mnli"] = ("train", "validation_matched", "validation_mismatched")
     for name, parts in splits.items():
         for count, part in enumerate(parts, start=30):
