@@ -165,7 +165,8 @@ def _renumbered(processor: Any, kept: Mapping[str, int]) -> Any:
 def _cut_embeddings(model: PreTrainedModel, kept: list[int]) -> None:
     """Keep the rows of `kept`, in their order, of embeddings, head and its bias."""
     rows = torch.tensor(kept)
-    size = int(model.get_input_embeddings().weight.shape[0])
+    embeddings: Any = model.get_input_embeddings()
+    size = embeddings.num_embeddings
     with torch.no_grad():
         for tensor in _by_token(model, size):
             axis = tensor.dim() - 1 if tensor.shape[0] != size else 0
