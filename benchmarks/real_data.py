@@ -47,23 +47,43 @@ def files(name: str) -> tuple[str, ...]:
     return (f"task.train_file={DATA / name}-train.parquet", f"task.validation_file={DATA / name}-validation.parquet")
 
 
-_SCRATCH = ("training.learning_rate=1e-3", "training.batch_size=64")
+SCRATCH = ("training.learning_rate=1e-3", "training.batch_size=64")
 ROWS = [
     Row("cola", "cola", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=4",)),
     Row("stsb", "stsb", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=5",)),
     Row("rte", "rte", "MiniLM", dense=("training.epochs=5",), pruning=("training.epochs=8",)),
-    Row("squad", "squad", "MiniLM", dense=("training.epochs=2",), pruning=("training.epochs=2",), length=384),
-    Row("multi30k", "multi30k", "BART", True, (*_SCRATCH, "training.epochs=30"), ("training.epochs=12",), length=32),
-    Row("dialogsum", "dialogsum", "BART", True, (*_SCRATCH, "training.epochs=12"), ("training.epochs=6",), length=256),
     Row(
-        "shakespeare",
-        "causal-lm",
-        "OPT",
-        True,
-        (*_SCRATCH, *files("shakespeare"), "training.epochs=8"),
-        files("shakespeare"),
+        *("squad", "squad", "MiniLM"),
+        dense=("training.max_steps=600", "training.learning_rate=1e-4"),
+        pruning=("training.max_steps=400",),
+        length=384,
     ),
-    Row("cifar10", "cifar10", "ViT", True, (*_SCRATCH, "training.epochs=25"), ("training.epochs=12",)),
+    Row(
+        *("multi30k", "multi30k", "BART"),
+        fresh=True,
+        dense=(*SCRATCH, "training.epochs=12"),
+        pruning=("training.epochs=6", "training.batch_size=64"),
+        length=32,
+    ),
+    Row(
+        *("dialogsum", "dialogsum", "BART"),
+        fresh=True,
+        dense=(*SCRATCH, "task.max_length=256", "training.epochs=12"),
+        pruning=("training.epochs=8", "training.batch_size=64", "task.max_length=256"),
+        length=256,
+    ),
+    Row(
+        *("shakespeare", "causal-lm", "OPT"),
+        fresh=True,
+        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=10"),
+        pruning=(*files("shakespeare"), "training.epochs=8"),
+    ),
+    Row(
+        *("cifar10", "cifar10", "ViT"),
+        fresh=True,
+        dense=(*SCRATCH, "training.epochs=12"),
+        pruning=("training.epochs=8", "training.batch_size=64"),
+    ),
 ]
 
 
