@@ -37,7 +37,12 @@ class Penalised:
 
 def trainer(folder: Path, device: str = "cpu", **parts: Any) -> PruningTrainer:
     model = parts.pop("model", None) or tiny_model("vit")
-    task: Any = SimpleNamespace(collate=lambda rows: tiny_inputs(model), metrics=None)
+    task: Any = SimpleNamespace(
+        collate=lambda rows: tiny_inputs(model),
+        metrics=None,
+        forward=lambda model, batch, **options: model(**batch, **options),
+        loss=lambda outputs, batch: outputs.loss,
+    )
     rows = Dataset.from_dict({"row": list(range(16))})
     return make_trainer(model, task, arguments(SECTION, folder / "checkpoints", device, text=False), rows, **parts)
 

@@ -34,8 +34,11 @@ class Task(ABC):
     """
 
     greater_is_better: ClassVar[bool] = True
-    imitation: Literal["distribution", "value"] = "distribution"
-    """How what is taught is imitated: as distributions over the last axis (T^2 KL), or as values (squared error)."""
+    imitation: Literal["distribution", "value", "vector"] = "distribution"
+    """How what is taught is imitated: as distributions over the last axis (T^2 KL), as values (squared error), or as
+    vectors along it (squared error, relative to their length)."""
+    needs_teacher: bool = False
+    """Whether the training data say nothing of what is right, so that only a teacher can train a model."""
 
     metric: str
     """Name, in what `metrics` returns, of the figure that the task is judged by."""
@@ -71,6 +74,15 @@ class Task(ABC):
     @abstractmethod
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """A padded batch, labels included; of training features it holds what the model's forward takes."""
+
+    def forward(self, model: Any, batch: dict[str, Any], **options: Any) -> Any:
+        """The model's outputs for a batch of training features."""
+        return model(**batch, **options)
+
+    def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Tensor | None:
+        """The task's own loss of a training batch, its mean; None where there is none."""
+        own: Tensor | None = getattr(outputs, "loss", None)
+        return own
 
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What of a batch the model computes from: no labels."""

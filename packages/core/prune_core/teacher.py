@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss
+from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss, vector_loss
 from prune_core.task import IGNORED, Task
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Teacher:
     def loss(self, outputs: Any, batch: dict[str, Any]) -> Tensor:
         """The whole loss of a training step: the task's own and the imitation, by their weights."""
         section, mine, theirs = self.section, self._lesson(outputs, batch), self.lesson(batch)
-        own = getattr(outputs, "loss", None)
+        own = self.task.loss(outputs, batch)
         loss: Tensor = section.logits * self._imitation(mine, theirs, batch)
         if own is not None:
             loss = loss + section.cross_entropy * own
@@ -70,9 +70,13 @@ class Teacher:
             pair = (student, theirs.taught[name])
             if counted is not None:
                 pair = (pair[0][counted], pair[1][counted])
-            by_value = self.task.imitation == "value"
-            losses.append(regression_loss(*pair) if by_value else logits_loss(*pair, self.section.temperature))
+            losses.append(self._difference(*pair))
         return torch.stack(losses).mean()
+
+    def _difference(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        if self.task.imitation == "distribution":
+            return logits_loss(mine, theirs, self.section.temperature)
+        return (regression_loss if self.task.imitation == "value" else vector_loss)(mine, theirs)
 
 
 def _positions(states: str, batch: dict[str, Any]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Imitation of the dense model: on logits (arXiv:1503.02531) and on hidden states."""
+"""Imitation of the dense model: on logits (arXiv:1503.02531), numbers, embeddings and hidden states."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,12 @@ def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error of predicted numbers."""
     return F.mse_loss(student, teacher)
+
+
+def vector_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of |s - t|^2 / |t|^2 over vectors along the last axis; of unit vectors it is 2 - 2 cos(s, t)."""
+    lengths = teacher.square().sum(dim=-1).clamp(min=torch.finfo(teacher.dtype).tiny)
+    return ((student - teacher).square().sum(dim=-1) / lengths).mean()
 
 
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:

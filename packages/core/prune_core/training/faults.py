@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
-    """The layer whose output is the first, in the order of one more forward, to hold nan or infinity."""
+def first_not_finite(model: nn.Module, forward: Callable[[], Any]) -> str | None:
+    """The layer whose output is the first, in the order of one more `forward`, to hold nan or infinity."""
     found: list[str] = []
 
     def watch(name: str, output: Any) -> None:
@@ -23,7 +24,7 @@ def first_not_finite(model: nn.Module, inputs: dict[str, Any]) -> str | None:
         if name
     ]
     with torch.no_grad():
-        model(**inputs)
+        forward()
     for hook in hooks:
         hook.remove()
     return found[0] if found else None

@@ -69,7 +69,8 @@ class PruningTrainer(Trainer):
         """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
-            layer = first_not_finite(model, self._prepare_inputs(inputs))
+            prepared = self._prepare_inputs(inputs)
+            layer = first_not_finite(model, lambda: self.task.forward(model, prepared))
             raise self._astray(
                 f"the loss is {float(loss)}",
                 f"the first layer that puts out nan or infinity is {layer}"
@@ -96,8 +97,8 @@ class PruningTrainer(Trainer):
     ) -> Any:
         teacher = self.teacher if model.training else None
         states = {"output_hidden_states": True} if teacher is not None and teacher.wants_states else {}
-        outputs = model(**inputs, **states)
-        loss = outputs.loss if teacher is None else teacher.loss(outputs, inputs)
+        outputs = self.task.forward(model, inputs, **states)
+        loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs)
         if self.strategy is not None and model.training:
             loss = loss + self.strategy.penalty()
         return (loss, outputs) if return_outputs else loss
