@@ -25,6 +25,7 @@ from prune_core import measure
 from prune_core.errors import ModelError, RecipeError
 from prune_core.pretrained import POSITIONS_BEHIND_PADDING, usable_length
 from prune_core.recipe import MeasureSection
+from prune_core.testing.tiny import tiny_model
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -111,6 +112,17 @@ def test_both_sides_get_the_same_batch():
     assert one["input_ids"].max() < 50
     assert one["attention_mask"].all()
     assert measure.dummy_inputs(vit(), 4, 8)["pixel_values"].shape == (4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [("bart", "Seq2SeqLM"), ("bart", "SequenceClassification"), ("opt", "CausalLM"), ("llama", "CausalLM")],
+)
+def test_models_with_decoders_are_measured(family: str, head: str):
+    model = tiny_model(family, head=head)
+    inputs = measure.dummy_inputs(model, 3, 8)
+    assert ("decoder_input_ids" in inputs) == (family == "bart")
+    assert measure.compare(model, tiny_model(family, head=head, layers=3), SECTION).flop_ratio > 1
 
 
 def test_folders_are_loaded_as_the_class_that_saved_them(tmp_path: Path):

@@ -154,6 +154,24 @@ def test_inspect_a_compact_model(prune: Callable, folders: dict[str, Path]) -> N
     assert "layer.1.attention" in prune("inspect", folders["compact"]).out
 
 
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("marian", {"encoder.layer.0.attention": ("heads", 4), "decoder.layer.1.cross_attention": ("heads", 4)}),
+        ("qwen2", {"layer.0.attention": ("head groups", 2), "layer.1.ffn": ("neurons", 64)}),
+    ],
+)
+def test_inspect_encoder_decoders_and_grouped_heads(
+    family: str, expected: dict[str, tuple[str, int]], prune: Callable, tmp_path: Path
+) -> None:
+    from prune_core.testing.tiny import tiny_model
+
+    tiny_model(family).save_pretrained(tmp_path)
+    units = _units(prune("inspect", tmp_path, "--json"))
+    assert len(units) == (10 if family == "marian" else 4)
+    assert {key: (units[key]["kind"], units[key]["left"]) for key in expected} == expected
+
+
 def test_inspect_what_is_no_model(prune: Callable, tmp_path: Path) -> None:
     result = prune("inspect", tmp_path)
     assert result.code == 7

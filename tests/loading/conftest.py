@@ -12,17 +12,10 @@ from transformers import BertTokenizerFast, PreTrainedModel, ViTImageProcessor
 from prune_core.compaction import compact
 from prune_core.masks import MaskSet
 from prune_core.saving import save_compact
-from prune_core.testing.sample_masks import random_masks, unit_masks
+from prune_core.testing.loop import everything
+from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
-KEPT = {
-    "layer.0.attention": [0, 2],
-    "layer.0.ffn": [3, 5, 7, 60, 63],
-    "layer.1.attention": [],
-    "layer.1.ffn": list(range(20, 51)),
-    "layer.2.attention": [3],
-    "layer.2.ffn": [],
-}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the", "very", "lon", "##g", "##er"]
 
 
@@ -39,7 +32,8 @@ def make(folder, family, *, sparse):
     if sparse:
         masks = MaskSet(random_masks(model, "block"), sparse=True)
     else:
-        masks = unit_masks(model, lambda unit: KEPT[unit.key])
+        kept = uneven(model)
+        masks = unit_masks(model, lambda unit: kept[unit.key])
     compaction = compact(model, masks)
     save_compact(compaction, folder, image_processor() if family in ("vit", "deit") else tokenizer())
     return Compact(folder, compaction.model)
@@ -97,13 +91,11 @@ def answers():
 
 
 @pytest.fixture(scope="session")
-def same(answers):
+def same():
     """`same(one, other)`: whether two models answer the same, bit for bit."""
 
     def get(one, other):
-        a, b = answers(one, output_hidden_states=True), answers(other, output_hidden_states=True)
-        flat_a = [a["logits"], *a["hidden_states"]] if "logits" in a else [*a["hidden_states"]]
-        flat_b = [b["logits"], *b["hidden_states"]] if "logits" in b else [*b["hidden_states"]]
-        return len(flat_a) == len(flat_b) and all(torch.equal(x, y) for x, y in zip(flat_a, flat_b, strict=True))
+        a, b = everything(one), everything(other)
+        return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
     return get

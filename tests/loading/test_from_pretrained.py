@@ -10,7 +10,6 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
@@ -28,13 +27,7 @@ from prune_core.compaction import compact
 from prune_core.loading import structure_of
 from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
-from prune_core.testing.tiny import FAMILIES, tiny_inputs, tiny_model
-
-IMAGES = ("vit", "deit")
-
-
-def auto(family):
-    return AutoModelForImageClassification if family in IMAGES else AutoModelForSequenceClassification
+from prune_core.testing.tiny import FAMILIES, auto_class, tiny_inputs, tiny_model
 
 
 @pytest.fixture(params=["bert", "distilbert", "vit"])
@@ -50,14 +43,14 @@ def sparse(request):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_saved_head(family, sparse, compact_folder, same):
     written = compact_folder(family, sparse=sparse)
-    model, report = auto(family).from_pretrained(written.folder, output_loading_info=True)
+    model, report = auto_class(family).from_pretrained(written.folder, output_loading_info=True)
     assert not any(report.values())
     assert type(model) is type(written.model)
     assert same(model, written.model)
 
 
 def test_it_is_an_ordinary_model_afterwards(family, sparse, compact_folder):
-    model = auto(family).from_pretrained(compact_folder(family, sparse=sparse).folder)
+    model = auto_class(family).from_pretrained(compact_folder(family, sparse=sparse).folder)
     assert model.is_quantized is False
     assert getattr(model, "hf_quantizer", None) is None
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -97,7 +90,7 @@ def test_a_new_head_of_another_size(compact_folder, answers):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtypes(family, dtype, sparse, compact_folder, same):
     written = compact_folder(family, sparse=sparse)
-    model = auto(family).from_pretrained(written.folder, dtype=dtype)
+    model = auto_class(family).from_pretrained(written.folder, dtype=dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert same(model, copy.deepcopy(written.model).to(dtype))
 
@@ -107,7 +100,7 @@ def test_a_model_compacted_in_bfloat16_stays_so(family, sparse, tmp_path, same):
     model = tiny_model(family).bfloat16()
     compaction = compact(model, unit_masks(model, lambda unit: [1, 2]))
     save_compact(compaction, tmp_path / "model")
-    again = auto(family).from_pretrained(tmp_path / "model")
+    again = auto_class(family).from_pretrained(tmp_path / "model")
     assert again.dtype == torch.bfloat16
     assert same(again, compaction.model)
 
@@ -116,28 +109,28 @@ def test_a_model_compacted_in_bfloat16_stays_so(family, sparse, tmp_path, same):
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_device_maps(family, device_map, sparse, compact_folder, same):
     written = compact_folder(family, sparse=sparse)
-    model = auto(family).from_pretrained(written.folder, device_map=device_map)
+    model = auto_class(family).from_pretrained(written.folder, device_map=device_map)
     assert same(model.cpu(), written.model)
 
 
 def test_saved_again(family, sparse, compact_folder, same, tmp_path):
     written = compact_folder(family, sparse=sparse)
-    model = auto(family).from_pretrained(written.folder)
+    model = auto_class(family).from_pretrained(written.folder)
     model.save_pretrained(tmp_path / "again")
     before, after = (
         json.loads((folder / "config.json").read_text()) for folder in (written.folder, tmp_path / "again")
     )
     assert after == before
-    assert same(auto(family).from_pretrained(tmp_path / "again"), written.model)
+    assert same(auto_class(family).from_pretrained(tmp_path / "again"), written.model)
 
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_saved_again_in_shards(family, sparse, compact_folder, same, tmp_path):
     written = compact_folder(family, sparse=sparse)
-    auto(family).from_pretrained(written.folder).save_pretrained(tmp_path, max_shard_size="8KB")
+    auto_class(family).from_pretrained(written.folder).save_pretrained(tmp_path, max_shard_size="8KB")
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
-    assert same(auto(family).from_pretrained(tmp_path), written.model)
-    assert same(auto(family).from_pretrained(tmp_path, device_map="auto").cpu(), written.model)
+    assert same(auto_class(family).from_pretrained(tmp_path), written.model)
+    assert same(auto_class(family).from_pretrained(tmp_path, device_map="auto").cpu(), written.model)
 
 
 def test_another_head_saved_again(sparse, compact_folder, answers, tmp_path):
@@ -152,7 +145,7 @@ def test_another_head_saved_again(sparse, compact_folder, answers, tmp_path):
 def test_the_model_in_memory_saves_itself_too(family, sparse, compact_folder, same, tmp_path):
     written = compact_folder(family, sparse=sparse)
     written.model.save_pretrained(tmp_path)
-    assert same(auto(family).from_pretrained(tmp_path), written.model)
+    assert same(auto_class(family).from_pretrained(tmp_path), written.model)
 
 
 def test_the_config_says_which_heads_of_the_dense_model_stayed(compact_folder):
@@ -163,7 +156,7 @@ def test_the_config_says_which_heads_of_the_dense_model_stayed(compact_folder):
 
 
 def test_a_step_of_training_with_gradient_checkpointing(family, sparse, compact_folder):
-    model = auto(family).from_pretrained(compact_folder(family, sparse=sparse).folder).train()
+    model = auto_class(family).from_pretrained(compact_folder(family, sparse=sparse).folder).train()
     model.gradient_checkpointing_enable()
     model(**tiny_inputs(model)).loss.backward()
     prunable = [f"{name}.weight" for name in structure_of(model).linears()]
@@ -174,7 +167,7 @@ def test_a_step_of_training_with_gradient_checkpointing(family, sparse, compact_
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_attention_implementations(family, attention, compact_folder, answers):
     written = compact_folder(family)
-    model = auto(family).from_pretrained(written.folder, attn_implementation=attention)
+    model = auto_class(family).from_pretrained(written.folder, attn_implementation=attention)
     torch.testing.assert_close(answers(model)["logits"], answers(written.model)["logits"], atol=1e-5, rtol=0)
 
 
@@ -182,7 +175,7 @@ def test_attention_maps_of_every_layer_that_has_heads(family, tmp_path, answers)
     model = tiny_model(family, layers=3)
     masks = unit_masks(model, lambda unit: {"layer.0.attention": [0, 1, 3], "layer.1.attention": [2]}.get(unit.key))
     save_compact(compact(model, masks), tmp_path / "model")
-    again = auto(family).from_pretrained(tmp_path / "model", attn_implementation="eager")
+    again = auto_class(family).from_pretrained(tmp_path / "model", attn_implementation="eager")
     assert [layer.shape[1] for layer in answers(again, output_attentions=True)["attentions"]] == [3, 1, 4]
 
 

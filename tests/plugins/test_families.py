@@ -31,7 +31,7 @@ def describing(*changes: str) -> str:
 
 
 SAME_NAME = describing("model_types=('my-bert',)")
-SAME_TYPE = describing("name='rival', model_types=('bert',), layer='no.such.layer'")
+SAME_TYPE = describing("name='rival', model_types=('bert',), stacks=()")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_one_distribution_may_describe_a_type_twice(add: Add, load: Load) -> Non
     model = tiny_model("bert")
     model.config.model_type = "new-bert"
     new = "model_types=('new-bert',)"
-    add("prune-new", describing(f"name='before', layer='blocks', {new}", f"name='after', {new}"))
+    add("prune-new", describing(f"name='before', stacks=(), {new}", f"name='after', {new}"))
     load()
     assert structure_of(model).architecture == "after"
 

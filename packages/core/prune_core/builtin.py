@@ -1,8 +1,11 @@
 """What prune-core itself offers, through the same hooks as any plugin."""
 
 from prune_core.architectures import Architecture
+from prune_core.architectures.bart import BART
 from prune_core.architectures.bert import BERT
 from prune_core.architectures.distilbert import DISTILBERT
+from prune_core.architectures.llama import LLAMA
+from prune_core.architectures.opt import OPT
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
 from prune_core.presets import GLUE_TASKS
@@ -40,4 +43,4 @@ def prune_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def prune_architectures() -> list[Architecture]:
-    return [BERT, DISTILBERT, VIT]
+    return [BART, BERT, DISTILBERT, LLAMA, OPT, VIT]

@@ -136,6 +136,8 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
     if missing:
         raise ModelError(f"config.json: quantization_config.units does not say what was kept of {', '.join(missing)}")
     for key, entry in config.units.items():
+        if key.startswith(structure.absent):
+            continue
         try:
             unit = structure.unit(key)
         except StructureError as error:

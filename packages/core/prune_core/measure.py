@@ -5,6 +5,7 @@ speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap
 """
 
 import copy
+import inspect
 import os
 import platform
 import statistics
@@ -166,8 +167,9 @@ def compare(
 
 
 def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[str, Tensor]:
-    """A random batch on the CPU, the same at every call: ids and a mask of ones [batch_size, length] for text, float
-    pixels [batch_size, channels, height, width] of the configured size for images (`length` is then of no account).
+    """A random batch on the CPU, the same at every call: ids and a mask of ones [batch_size, length] for text (as many
+    ids again for a decoder beside an encoder), float pixels [batch_size, channels, height, width] of the configured
+    size for images (`length` is then of no account).
 
     RecipeError when `length` exceeds the model's positions; ModelError when the model takes neither kind of input.
     """
@@ -251,7 +253,18 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
             f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
         )
     ids = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        inputs["decoder_input_ids"] = ids.roll(1, dims=1)
+        _end(ids, model.config.eos_token_id)
+    return inputs
+
+
+def _end(ids: Tensor, token: int | None) -> None:
+    """End every text by this token, and let it be nowhere else: BART classifies what it finds at the last one."""
+    if token is not None:
+        ids[ids == token] = max(token - 1, 0)
+        ids[:, -1] = token
 
 
 def _image_inputs(

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from prune_core.architectures import Architecture
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 from prune_core.errors import StructureError
 from prune_core.granularity import Axis
 
@@ -30,7 +30,7 @@ class Attention:
     """One attention unit: module paths of its linears and of the module that holds the head counts.
 
     `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
-    (a stub) both counts are 0.
+    (a stub) both counts are 0. `cross`: keys and values come from another stack.
     """
 
     key: str
@@ -42,6 +42,7 @@ class Attention:
     heads: int
     key_value_heads: int
     head_size: int
+    cross: bool = False
 
     @property
     def queries_per_key(self) -> int:
@@ -96,12 +97,14 @@ Unit = Attention | FeedForward
 class ModelStructure:
     """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes.
 
-    `owner` is the distribution whose plugin describes the family, where one does.
+    `owner` is the distribution whose plugin describes the family, where one does. `absent`: what the keys begin with of
+    stacks that the family has and this model lacks, as "encoder.layer." in a decoder of its own.
     """
 
     architecture: str
     units: tuple[Unit, ...]
     owner: str | None = None
+    absent: tuple[str, ...] = ()
 
     @property
     def attention(self) -> tuple[Attention, ...]:
@@ -145,8 +148,8 @@ class ModelStructure:
 
 
 def linear(model: nn.Module, name: str) -> nn.Linear:
-    """The linear at a module path; StructureError when something else is there."""
-    module = model.get_submodule(name)
+    """The linear at a module path; StructureError when nothing, or something else, is there."""
+    module = _inside(model, name)
     if not isinstance(module, nn.Linear):
         raise StructureError(f"{name} is a {type(module).__name__}, a Linear was expected")
     return module
@@ -165,9 +168,10 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
     known = list(architectures)
     for architecture in known:
         if model_type(model) in architecture.model_types:
-            units = tuple(_units(model, architecture))
+            stacks = {stack.prefix: tuple(_units(model, stack)) for stack in architecture.stacks}
+            units = tuple(unit for stack in stacks.values() for unit in stack)
             if units:
-                return ModelStructure(architecture.name, units)
+                return ModelStructure(architecture.name, units, absent=tuple(key for key in stacks if not stacks[key]))
     families = ", ".join(sorted({name for architecture in known for name in architecture.model_types}))
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
@@ -177,46 +181,51 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
     )
 
 
-def _units(model: nn.Module, architecture: Architecture) -> Iterator[Unit]:
-    layer = re.compile(rf"(?:.+\.)?{re.escape(architecture.layer)}\.(\d+)")
-    modules = dict(model.named_modules())
-    for name in modules:
+def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:
+    layer = re.compile(rf"(?:.+\.)?{re.escape(stack.layers)}\.(\d+)")
+    for name, module in model.named_modules():
         if match := layer.fullmatch(name):
-            yield _attention(modules, architecture, name, f"layer.{match[1]}.attention")
-            yield _feed_forward(modules, architecture, name, f"layer.{match[1]}.ffn")
+            for unit, layout in stack.attention.items():
+                yield _attention(module, layout, name, f"{stack.prefix}{match[1]}.{unit}")
+            yield _feed_forward(module, stack.ffn, name, f"{stack.prefix}{match[1]}.ffn")
 
 
-def _attention(modules: dict[str, nn.Module], architecture: Architecture, layer: str, key: str) -> Attention:
-    layout = architecture.attention
-    core = modules[f"{layer}.{layout.core}"]
-    head_size = int(getattr(core, layout.head_size, 0))
-    paths = {role: f"{layer}.{getattr(layout, role)}" for role in ("query", "key", "value", "output")}
+def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -> Attention:
+    head_size = int(getattr(_inside(layer, layout.core), layout.head_size, 0))
 
-    def heads(path: str) -> int:
-        projection = modules.get(path)
-        return projection.out_features // head_size if head_size and isinstance(projection, nn.Linear) else 0
+    def heads(projection: str) -> int:
+        return linear(layer, projection).out_features // head_size if head_size else 0
 
     return Attention(
         key=key,
-        core=f"{layer}.{layout.core}",
-        query=paths["query"],
-        key_=paths["key"],
-        value=paths["value"],
-        output=paths["output"],
-        heads=heads(paths["query"]),
-        key_value_heads=heads(paths["key"]),
+        core=f"{path}.{layout.core}",
+        query=f"{path}.{layout.query}",
+        key_=f"{path}.{layout.key}",
+        value=f"{path}.{layout.value}",
+        output=f"{path}.{layout.output}",
+        heads=heads(layout.query),
+        key_value_heads=heads(layout.key),
         head_size=head_size,
+        cross=layout.cross,
     )
 
 
-def _feed_forward(modules: dict[str, nn.Module], architecture: Architecture, layer: str, key: str) -> FeedForward:
-    layout = architecture.ffn
-    up = modules[f"{layer}.{layout.up}"]
+def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:
+    up = _inside(layer, layout.up)
     return FeedForward(
         key=key,
-        up=f"{layer}.{layout.up}",
-        gate=f"{layer}.{layout.gate}" if layout.gate else None,
-        down=f"{layer}.{layout.down}",
-        activation=f"{layer}.{layout.activation}",
+        up=f"{path}.{layout.up}",
+        gate=f"{path}.{layout.gate}" if layout.gate else None,
+        down=f"{path}.{layout.down}",
+        activation=f"{path}.{layout.activation}",
         size=up.out_features if isinstance(up, nn.Linear) else 0,
     )
+
+
+def _inside(parent: nn.Module, name: str) -> nn.Module:
+    """The module of this name below `parent`; StructureError where a layout names what is not there."""
+    try:
+        return parent.get_submodule(name)
+    except AttributeError:
+        there = ", ".join(child for child, _ in parent.named_children())
+        raise StructureError(f"there is no {name} in a {type(parent).__name__}: it has {there}") from None

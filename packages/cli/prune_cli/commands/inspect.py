@@ -56,18 +56,28 @@ def _rows(model: "PreTrainedModel", structure: "ModelStructure") -> list[dict[st
 
 
 def _row(model: "PreTrainedModel", unit: "Unit", before: int | None, total: int) -> dict[str, Any]:
-    """`before` is the count of the dense model, of heads or neurons, where the model's configuration recorded it."""
+    """`before` is the count of the dense model, of heads or neurons, where the model's configuration recorded it.
+
+    Query heads that share a key/value head come and go with it: they count as one.
+    """
     from prune_core.structure import Attention, linear
 
-    attention = isinstance(unit, Attention)
-    left = unit.heads if isinstance(unit, Attention) else unit.size
+    left = unit.key_value_heads if isinstance(unit, Attention) else unit.size
     weights = sum(linear(model, name).weight.numel() for name in unit.linears())
     return {
         "unit": unit.key,
-        "kind": "heads" if attention else "neurons",
+        "kind": _kind(unit),
         "left": left,
         "of": left if before is None else before,
         "head_size": unit.head_size if isinstance(unit, Attention) and left else None,
         "weights": weights,
         "share": weights / total if total else 0.0,
     }
+
+
+def _kind(unit: "Unit") -> str:
+    from prune_core.structure import Attention
+
+    if not isinstance(unit, Attention):
+        return "neurons"
+    return "head groups" if unit.queries_per_key > 1 else "heads"

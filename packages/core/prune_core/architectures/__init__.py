@@ -1,11 +1,15 @@
 """Families of transformers, as data: where query, key, value, output and up, gate, down live in a layer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head."""
+    """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head.
+
+    `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here.
+    """
 
     core: str
     query: str
@@ -13,6 +17,7 @@ class AttentionLayout:
     value: str
     output: str
     head_size: str
+    cross: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,28 @@ class FeedForwardLayout:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """One list of equal layers: its path below any prefix, and the layout of a layer.
+
+    `attention` maps the name of a unit ("attention", "cross_attention") to its layout. `name` tells the stacks of a
+    family apart ("encoder", "decoder"); a family of one stack needs none.
+    """
+
+    layers: str
+    attention: Mapping[str, AttentionLayout]
+    ffn: FeedForwardLayout
+    name: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of its units begin with: "layer.", or "decoder.layer."."""
+        return f"{self.name}.layer." if self.name else "layer."
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A family: the `model_type`s it covers, the path of its list of layers, and the layout of one layer."""
+    """A family: the `model_type`s it covers, and its stacks. A model may lack one: a decoder without its encoder."""
 
     name: str
     model_types: tuple[str, ...]
-    layer: str
-    attention: AttentionLayout
-    ffn: FeedForwardLayout
+    stacks: tuple[Stack, ...]

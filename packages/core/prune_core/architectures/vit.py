@@ -1,18 +1,24 @@
 """ViT and DeiT (transformers 5 names)."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 
 VIT = Architecture(
     name="vit",
     model_types=("vit", "deit"),
-    layer="layers",
-    attention=AttentionLayout(
-        core="attention",
-        query="attention.q_proj",
-        key="attention.k_proj",
-        value="attention.v_proj",
-        output="attention.o_proj",
-        head_size="head_dim",
+    stacks=(
+        Stack(
+            layers="layers",
+            attention={
+                "attention": AttentionLayout(
+                    core="attention",
+                    query="attention.q_proj",
+                    key="attention.k_proj",
+                    value="attention.v_proj",
+                    output="attention.o_proj",
+                    head_size="head_dim",
+                )
+            },
+            ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
+        ),
     ),
-    ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
 )

@@ -49,12 +49,13 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
 
 def _remove_attention(model: nn.Module, unit: Attention) -> None:
     stub = _bias_only(model, unit.output)
+    place = None if unit.cross else getattr(model.get_submodule(unit.core), "layer_idx", None)
     inner = unit.output.removeprefix(f"{unit.core}.")
     if inner == unit.output:
         _replace(model, unit.output, stub)
-        _replace(model, unit.core, NoAttention())
+        _replace(model, unit.core, NoAttention(layer_idx=place))
     else:
-        _replace(model, unit.core, NoAttention(inner, stub))
+        _replace(model, unit.core, NoAttention(inner, stub, place))
 
 
 def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:

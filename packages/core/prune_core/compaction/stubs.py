@@ -30,16 +30,31 @@ class BiasOnly(nn.Module):
 class NoAttention(nn.Module):
     """An attention module without heads: (output, None), where output is its own bias-only projection if it has one.
 
-    Where the projection lives outside, that one is bias-only, and what this hands it does not matter.
+    Where the projection lives outside, that one is bias-only, and what this hands it does not matter. `layer_idx` is
+    its place in a decoder's cache, where it has one: models read there how long the past is.
     """
 
-    def __init__(self, name: str | None = None, projection: BiasOnly | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, projection: BiasOnly | None = None, layer_idx: int | None = None
+    ) -> None:
         super().__init__()
         self.projection_name = name
+        self.layer_idx = layer_idx
         if name and projection:
             self.add_module(name, projection)
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    def forward(
+        self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        if past_key_values is not None and self.layer_idx is not None:
+            _remember_length(past_key_values, hidden_states, self.layer_idx)
         if self.projection_name is None:
             return hidden_states, None
         return self.get_submodule(self.projection_name)(hidden_states), None
+
+
+def _remember_length(cache: Any, hidden_states: Tensor, layer_idx: int) -> None:
+    """Let the cache count these positions [batch, length, hidden], by keys and values of one head and one feature."""
+    batch, length, _ = hidden_states.shape
+    nothing = hidden_states.new_zeros(batch, 1, length, 1)
+    getattr(cache, "self_attention_cache", cache).update(nothing, nothing, layer_idx)

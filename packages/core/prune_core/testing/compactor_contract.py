@@ -28,7 +28,7 @@ ATOL = 1e-10
 class CompactorContract(ABC):
     """Subclass it as `Test...` and implement `compactor`."""
 
-    families: ClassVar[tuple[str, ...]] = ("bert", "distilbert", "vit")
+    families: ClassVar[tuple[str, ...]] = ("bert", "distilbert", "vit", "bart", "opt", "qwen2")
     """Which tiny models to test on; any of `prune_core.testing.tiny.FAMILIES`."""
     reloads: ClassVar[bool] = True
     """Whether `save_pretrained` and `from_pretrained` give the compact model back."""

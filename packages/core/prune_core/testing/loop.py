@@ -82,6 +82,15 @@ def batch(model: PreTrainedModel, step: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def everything(model: PreTrainedModel, **options: Any) -> list[Tensor]:
+    """All tensors that `model` answers to a fixed batch without labels, in evaluation mode, hidden states included."""
+    inputs = {name: value for name, value in batch(model, 10_000).items() if name != "labels"}
+    answer = model.eval()(**inputs, output_hidden_states=True, **options).values()
+    lists = [list(value) if isinstance(value, tuple) else [value] for value in answer]
+    return [value for values in lists for value in values if isinstance(value, Tensor)]
+
+
+@torch.no_grad()
 def logits(model: PreTrainedModel) -> Tensor:
     """What `model` answers to a fixed batch, in evaluation mode."""
     model.eval()

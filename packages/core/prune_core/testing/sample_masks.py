@@ -59,11 +59,23 @@ def unit_masks(model: PreTrainedModel, kept: Callable[[Unit], Iterable[int] | No
         indices = kept(unit)
         if indices is None:
             continue
-        values = torch.zeros(unit.key_value_heads if isinstance(unit, Attention) else unit.size, dtype=torch.bool)
+        values = torch.zeros(_count(unit), dtype=torch.bool)
         values[list(indices)] = True
         for name in unit.linears():
             masks |= _pair(model, name, _whole(unit, name), values)
     return MaskSet(masks)
+
+
+def uneven(model: PreTrainedModel) -> dict[str, list[int]]:
+    """Heads or neurons to keep of each unit, by its key: some, none, one, all or few in turn."""
+    structure = structure_of(model)
+    heads = (slice(None, None, 2), slice(0), slice(-1, None), slice(None))
+    neurons = (slice(3, None, 15), slice(20, 51), slice(0), slice(11, 12))
+    return {
+        unit.key: list(range(_count(unit)))[parts[index % 4]]
+        for units, parts in ((structure.attention, heads), (structure.ffn, neurons))
+        for index, unit in enumerate(units)
+    }
 
 
 def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
@@ -79,9 +91,13 @@ def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
 
 
 def _some(unit: Unit, generator: torch.Generator) -> list[int]:
-    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    total = _count(unit)
     kept: list[int] = torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
     return kept
+
+
+def _count(unit: Unit) -> int:
+    return unit.key_value_heads if isinstance(unit, Attention) else unit.size
 
 
 def _random(granularity: Granularity, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
