@@ -61,7 +61,7 @@ class TestTeacher:
         wide = write_bert(path, seed=7, hidden_size=64, num_hidden_layers=1, **NO_DROPOUT)
         with caplog.at_level(logging.WARNING, logger="prune_core"):
             taught, _ = loss_with(wide)
-        assert "are (64, 1), the student's (32, 2): only logits are distilled" in caplog.text
+        assert "hidden states are of size 64, the student's of size 32: they are not imitated" in caplog.text
         only_logits, _ = loss_with(wide, distillation={"hidden_states": 0.0})
         assert taught == pytest.approx(only_logits)
 

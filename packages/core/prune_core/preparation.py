@@ -21,6 +21,7 @@ from prune_core.compaction import choose
 from prune_core.compactor import Compactor
 from prune_core.configuring import strategy_config, task_config
 from prune_core.errors import RecipeError
+from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
 from prune_core.plugins import Plugins, import_target, load_plugins
@@ -28,6 +29,7 @@ from prune_core.pretrained import brief, read_config
 from prune_core.recipe import Recipe, TrainingSection
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
+from prune_core.teacher import Teacher, for_student
 from prune_core.training import steps_of
 from prune_core.workspace import absolute
 
@@ -127,6 +129,7 @@ def prepare(recipe: Recipe) -> Preparation:
     calibration = partial(calibration_batches, job.task, features, section)
     strategy.prepare(Context(student, structure_of(student, job.plugins), steps, section.seed, calibration))
     strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
+    _rehearse(job, teacher, student, features)
     masks = strategy.masks()
     return Preparation(
         job=job,
@@ -138,6 +141,13 @@ def prepare(recipe: Recipe) -> Preparation:
         compactor=choose(masks, recipe.compactor, job.plugins),
         fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
     )
+
+
+def make_teacher(job: Job, model: PreTrainedModel | None, student: PreTrainedModel) -> Teacher | None:
+    """The recipe's teacher for a student; it does without what this one cannot imitate, with a warning."""
+    if model is None:
+        return None
+    return Teacher(model, job.task, for_student(job.recipe.distillation, model, student))
 
 
 def calibration_batches(task: Task, features: Dataset, section: TrainingSection) -> Iterable[dict[str, Tensor]]:
@@ -174,6 +184,15 @@ def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
         return copy.deepcopy(dense)
     _same_tokens(job.task.processor, path)
     return job.task.load_model(path)
+
+
+def _rehearse(job: Job, model: PreTrainedModel | None, student: PreTrainedModel, features: Dataset) -> None:
+    """RecipeError where the distillation that the recipe asks for cannot be done."""
+    section, teacher = job.recipe.distillation, make_teacher(job, model, student)
+    if teacher is not None and (section.layers or section.attention_maps):
+        teacher.rehearse(student, job.task.collate([features[0]]))
+    if teacher is not None and section.cache:
+        refuse_redrawn(job.task, features)
 
 
 def _same_tokens(processor: Any, teacher: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
@@ -33,6 +33,12 @@ def progress_bar(trainer: Trainer, stage: str) -> Iterator[None]:
     finally:
         bar.stop()
         trainer.remove_callback(bar)
+
+
+def steps_shown(steps: Sequence[int], stage: str) -> Iterable[int]:
+    """`steps`, with a bar for those that are done where the error stream is a terminal."""
+    console = Console(stderr=True)
+    return track(steps, stage, console=console, transient=True, disable=not (steps and console.is_terminal))
 
 
 class ProgressBar(TrainerCallback):

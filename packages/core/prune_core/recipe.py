@@ -77,6 +77,17 @@ class DistillationSection(_Section):
     cross_entropy: float = Field(0.1, ge=0, description="Weight of the task's own loss.")
     logits: float = Field(0.9, ge=0, description="Weight of T^2 KL(teacher || student).")
     hidden_states: float = Field(0.5, ge=0, description="Weight of the mean squared error of the hidden states.")
+    attention_maps: float = Field(
+        0.0, ge=0, description="Weight of the squared error of the attention maps, means over the heads."
+    )
+    layers: dict[int, int] | None = Field(
+        None,
+        description="Layer of the student -> layer of the teacher that teaches it, 0 being what enters the first; by "
+        "default the same, or spread evenly over a teacher of another depth.",
+    )
+    cache: bool = Field(
+        False, description="Keep what the teacher puts out on disk: its forward is paid once for each example."
+    )
 
 
 class FillSection(_Section):

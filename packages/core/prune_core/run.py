@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import PreTrainedModel
 
@@ -16,8 +18,10 @@ from prune_core.compaction import choose
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.errors import DataError, ModelError
+from prune_core.examples import Numbered
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
+from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, dummy_inputs, folder_size
@@ -28,19 +32,31 @@ from prune_core.preparation import (
     demonstration,
     describe_head,
     make_job,
+    make_teacher,
     prepare,
     rehearsal,
 )
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
-from prune_core.recipe import MeasureSection, Recipe, TaskSection
+from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
-from prune_core.teacher import Teacher
+from prune_core.strategy import Strategy
+from prune_core.teacher import showing_attention
 from prune_core.training import arguments, is_text, make_trainer, steps_of, train
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
 from prune_core.workspace import Workspace, absolute_path, open_workspace
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a run: its name, what it trains and how, and the strategy that takes part, if one does."""
+
+    name: str
+    model: PreTrainedModel
+    section: TrainingSection
+    strategy: Strategy | None = None
 
 
 def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -61,6 +77,7 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     verification = _saved(ready, workspace, compaction, verification)
     manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
     workspace.write_manifest(manifest)
+    shutil.rmtree(workspace.teacher, ignore_errors=True)
     return manifest
 
 
@@ -143,14 +160,12 @@ def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
     """Masks and masked model of this run, trained now unless they are there."""
     if workspace.masks.is_file() and workspace.masked.is_dir():
         return MaskSet.load(workspace.masks)
-    job, student = ready.job, ready.student
-    args = arguments(job.recipe.training, workspace.checkpoints / "prune", job.device, is_text(ready.features))
-    parts = {"strategy": ready.strategy, "teacher": _teacher(ready, student)}
-    train(make_trainer(student, job.task, args, ready.features, **parts), workspace.metrics, "prune")
+    student = ready.student
+    _train(ready, workspace, Stage("prune", student, ready.job.recipe.training, ready.strategy))
     masks = ready.strategy.finish()
     with replacing(workspace.masked) as draft:
         student.save_pretrained(draft)
-        job.task.processor.save_pretrained(draft)
+        ready.job.task.processor.save_pretrained(draft)
     masks.save(workspace.masks)
     student.cpu()  # from here on it is only in the way
     return masks
@@ -165,14 +180,9 @@ def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tupl
 
 def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) -> Compaction:
     """The compact model after its fill, if there is one to do."""
-    section, job, model = ready.fill, ready.job, compaction.model
-    if section is None:
-        return compaction
-    fill_zeros(model, compaction.masks, section.seed)
-    args = arguments(section, workspace.checkpoints / "fill", job.device, is_text(ready.features))
-    train(
-        make_trainer(model, job.task, args, ready.features, teacher=_teacher(ready, model)), workspace.metrics, "fill"
-    )
+    if ready.fill is not None:
+        fill_zeros(compaction.model, compaction.masks, ready.fill.seed)
+        _train(ready, workspace, Stage("fill", compaction.model, ready.fill))
     return compaction
 
 
@@ -186,18 +196,20 @@ def _saved(
     return replace(verification, compact_vs_reloaded=difference)
 
 
-def _teacher(ready: Preparation, student: PreTrainedModel) -> Teacher | None:
-    """The recipe's teacher; without its hidden states where they have another shape than the student's."""
-    section, teacher = ready.job.recipe.distillation, ready.teacher
-    if teacher is None:
-        return None
-    sizes = [(model.config.hidden_size, model.config.num_hidden_layers) for model in (teacher, student)]
-    if section.hidden_states and sizes[0] != sizes[1]:
-        logger.warning(
-            "the teacher's hidden states (size, layers) are %s, the student's %s: only logits are distilled", *sizes
-        )
-        section = section.model_copy(update={"hidden_states": 0.0})
-    return Teacher(teacher, ready.job.task, section)
+def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
+    """Do one training of a run, or what is left of it."""
+    job, features = ready.job, ready.features
+    teacher = make_teacher(job, ready.teacher, stage.model)
+    if teacher is not None and job.recipe.distillation.cache:
+        teacher.to(torch.device(job.device))
+        memory = kept_lessons(teacher, features, workspace.teacher, stage.section.eval_batch_size)
+        teacher.to(torch.device("cpu"))
+        teacher.memory = memory
+    args = arguments(stage.section, workspace.checkpoints / stage.name, job.device, is_text(features))
+    examples = features if teacher is None or teacher.memory is None else Numbered(features)
+    with showing_attention(stage.model, teacher):
+        trainer = make_trainer(stage.model, job.task, args, examples, teacher=teacher, strategy=stage.strategy)
+        train(trainer, workspace.metrics, stage.name)
 
 
 def _report(

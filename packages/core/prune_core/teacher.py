@@ -3,66 +3,132 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.kit.distillation import hidden_loss, logits_loss, regression_loss, vector_loss
+from prune_core.compaction.stubs import NoAttention
+from prune_core.errors import RecipeError
+from prune_core.kit.distillation import (
+    attention_loss,
+    hidden_loss,
+    layer_map,
+    logits_loss,
+    regression_loss,
+    vector_loss,
+)
 from prune_core.task import IGNORED, Task
 
 if TYPE_CHECKING:
     from prune_core.recipe import DistillationSection
 
+logger = logging.getLogger(__name__)
+
+Layers = Mapping[str, tuple[Tensor, ...]]
+
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+_MAPS = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
+_EAGER = "eager"
+"""The one implementation of attention that shows its maps."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a model puts out for a batch, as far as it is imitated: by name, `states` layer by layer."""
+    """What a model puts out for a batch, as far as it is imitated, by name; `states` and `maps` layer by layer."""
 
-    taught: dict[str, Tensor]
-    states: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    taught: Mapping[str, Tensor]
+    states: Layers = field(default_factory=dict)
+    maps: Layers = field(default_factory=dict)
+
+
+class Memory(Protocol):
+    """What a teacher once put out."""
+
+    def lesson(self, examples: Tensor, like: Lesson) -> Lesson:
+        """The teacher's lesson on these training examples, padded as the student's is."""
 
 
 class Teacher:
-    """A model to imitate on a task, with the weights of a recipe's distillation."""
+    """A model to imitate on a task, with the weights of a recipe's distillation.
 
-    def __init__(self, model: PreTrainedModel, task: Task, section: DistillationSection) -> None:
-        self.model, self.task, self.section = model.eval().requires_grad_(False), task, section
+    With a `memory` the model itself is not asked any more about examples that are known by their number.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, task: Task, section: DistillationSection, memory: Memory | None = None
+    ) -> None:
+        self.model, self.task, self.section, self.memory = model.eval().requires_grad_(False), task, section, memory
         self._accepted = inspect.signature(model.forward).parameters  # another family may take fewer inputs
+        if section.attention_maps:
+            model.set_attn_implementation(_EAGER)
 
     @property
-    def wants_states(self) -> bool:
-        """Whether the student must put out its hidden states."""
-        return self.section.hidden_states > 0
+    def wanted(self) -> dict[str, bool]:
+        """Options of a forward, the student's or the teacher's, such that it puts out all that is imitated."""
+        asked = {"output_hidden_states": self.section.hidden_states, "output_attentions": self.section.attention_maps}
+        return {name: True for name, weight in asked.items() if weight}
 
     def to(self, device: torch.device) -> None:
-        nn.Module.to(self.model, device)
+        """Bring the model to where its inputs are, unless it is not asked any more."""
+        if self.memory is None:
+            nn.Module.to(self.model, device)
 
-    def loss(self, outputs: Any, batch: dict[str, Any]) -> Tensor:
-        """The whole loss of a training step: the task's own and the imitation, by their weights."""
-        section, mine, theirs = self.section, self._lesson(outputs, batch), self.lesson(batch)
+    def loss(self, outputs: Any, batch: dict[str, Any], examples: Tensor | None = None) -> Tensor:
+        """The whole loss of a training step: the task's own and the imitation, by their weights.
+
+        `examples`: numbers of the batch's training examples, by which a memory knows them.
+        """
+        section, mine = self.section, self._lesson(outputs, batch)
+        known = self.memory is not None and examples is not None
+        theirs = self.memory.lesson(examples, mine) if known else self.lesson(batch)  # type: ignore[union-attr,arg-type]
         own = self.task.loss(outputs, batch)
         loss: Tensor = section.logits * self._imitation(mine, theirs, batch)
         if own is not None:
             loss = loss + section.cross_entropy * own
         for name in mine.states.keys() & theirs.states.keys():
-            mask = _positions(name, batch)
-            loss = loss + section.hidden_states * hidden_loss(mine.states[name], theirs.states[name], mask)
+            pairs = self._pairs(mine.states[name], theirs.states[name], first=0)
+            loss = loss + section.hidden_states * hidden_loss(*pairs, _positions(name, batch))
+        for name in mine.maps.keys() & theirs.maps.keys():
+            pairs = self._pairs(mine.maps[name], theirs.maps[name], first=1)
+            loss = loss + section.attention_maps * attention_loss(*pairs, _positions(name, batch))
         return loss
 
-    def lesson(self, batch: dict[str, Any]) -> Lesson:
+    def lesson(self, batch: Mapping[str, Any]) -> Lesson:
         """What the teacher puts out for a batch."""
-        wanted = {name: value for name, value in self.task.model_inputs(batch).items() if name in self._accepted}
+        inputs = {name: value for name, value in self.task.model_inputs(batch).items() if name in self._accepted}
         with torch.no_grad():
-            return self._lesson(self.model(**wanted, output_hidden_states=self.wants_states), batch)
+            return self._lesson(self.model(**inputs, **self.wanted), batch)
 
-    def _lesson(self, outputs: Any, batch: dict[str, Any]) -> Lesson:
-        states = {name: outputs[name] for name in _STATES if outputs.get(name) is not None} if self.wants_states else {}
-        return Lesson(self.task.taught(outputs, batch), states)
+    def rehearse(self, student: PreTrainedModel, batch: dict[str, Any]) -> None:
+        """One loss in evaluation mode. RecipeError where the two models cannot show what the recipe has imitated."""
+        with showing_attention(student, self), torch.no_grad():
+            mine = self.task.forward(student.eval(), batch, **self.wanted)
+            for model, lesson in ((student, self._lesson(mine, batch)), (self.model, self.lesson(batch))):
+                if self.section.attention_maps and not lesson.maps:
+                    raise RecipeError(
+                        f"distillation.attention_maps: {type(model).__name__} puts out no attention maps; leave it out"
+                    )
+            self.loss(mine, batch)
+
+    def _lesson(self, outputs: Any, batch: Mapping[str, Any]) -> Lesson:
+        states = _shown(outputs, _STATES) if self.section.hidden_states else {}
+        maps = _shown(outputs, _MAPS) if self.section.attention_maps else {}
+        means = {name: tuple(one.mean(dim=1) for one in layers) for name, layers in maps.items()}
+        return Lesson(self.task.taught(outputs, batch), states, means)
+
+    def _pairs(
+        self, mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], first: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Student's and teacher's layers that belong together, of layers numbered from `first`."""
+        layers = layer_map(len(mine) - 1 + first, len(theirs) - 1 + first, self.section.layers)
+        chosen = [(one - first, other - first) for one, other in layers.items() if min(one, other) >= first]
+        return [mine[one] for one, _ in chosen], [theirs[other] for _, other in chosen]
 
     def _imitation(self, mine: Lesson, theirs: Lesson, batch: dict[str, Any]) -> Tensor:
         counted, losses = self.task.counted(batch), []
@@ -79,9 +145,43 @@ class Teacher:
         return (regression_loss if self.task.imitation == "value" else vector_loss)(mine, theirs)
 
 
-def _positions(states: str, batch: dict[str, Any]) -> Tensor | None:
-    """Which tokens of hidden states are no padding."""
-    if states == "decoder_hidden_states":
+def for_student(
+    section: DistillationSection, teacher: PreTrainedModel, student: PreTrainedModel
+) -> DistillationSection:
+    """The section, less what `student` cannot imitate of `teacher`; a warning says what and why."""
+    sizes = [getattr(model.config, "hidden_size", None) for model in (teacher, student)]
+    if section.hidden_states and sizes[0] != sizes[1]:
+        logger.warning(
+            "the teacher's hidden states are of size %s, the student's of size %s: they are not imitated", *sizes
+        )
+        section = section.model_copy(update={"hidden_states": 0.0})
+    if section.attention_maps and any(isinstance(module, NoAttention) for module in student.modules()):
+        logger.warning("layers of the student have no attention left: attention maps are not imitated any more")
+        section = section.model_copy(update={"attention_maps": 0.0})
+    return section
+
+
+@contextmanager
+def showing_attention(student: PreTrainedModel, teacher: Teacher | None) -> Iterator[None]:
+    """In the meantime the student computes its attention so that it can show its maps, if the teacher wants them."""
+    if teacher is None or not teacher.section.attention_maps:
+        yield
+        return
+    before = student.config._attn_implementation
+    student.set_attn_implementation(_EAGER)
+    try:
+        yield
+    finally:
+        student.set_attn_implementation(before)
+
+
+def _shown(outputs: Any, names: tuple[str, ...]) -> dict[str, tuple[Tensor, ...]]:
+    return {name: tuple(outputs[name]) for name in names if outputs.get(name)}
+
+
+def _positions(layers: str, batch: Mapping[str, Any]) -> Tensor | None:
+    """Which tokens of hidden states, or which queries of attention maps, are no padding."""
+    if layers.startswith(("decoder", "cross")):
         labels = batch.get("labels")
         return None if labels is None else (labels != IGNORED).long()
     return batch.get("attention_mask")

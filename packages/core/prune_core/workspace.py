@@ -46,6 +46,11 @@ class Workspace:
         return self.folder / "checkpoints"
 
     @property
+    def teacher(self) -> Path:
+        """What the teacher puts out for each training example, while it is needed."""
+        return self.folder / "teacher"
+
+    @property
     def model(self) -> Path:
         return self.folder / "model"
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.errors import TrainingError
+from prune_core.examples import numbered, parted
 from prune_core.pretrained import brief
 from prune_core.progress import progress_bar
 from prune_core.strategy import Progress, Strategy
@@ -47,7 +48,7 @@ class PruningTrainer(Trainer):
         teacher: Teacher | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_collator=task.collate, compute_metrics=task.metrics, **kwargs)
+        super().__init__(data_collator=numbered(task.collate), compute_metrics=task.metrics, **kwargs)
         self.remove_callback(PrinterCallback)
         self.task = task
         self.strategy = strategy
@@ -69,7 +70,7 @@ class PruningTrainer(Trainer):
         """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
-            prepared = self._prepare_inputs(inputs)
+            prepared, _ = parted(self._prepare_inputs(inputs))
             layer = first_not_finite(model, lambda: self.task.forward(model, prepared))
             raise self._astray(
                 f"the loss is {float(loss)}",
@@ -96,9 +97,9 @@ class PruningTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         teacher = self.teacher if model.training else None
-        states = {"output_hidden_states": True} if teacher is not None and teacher.wants_states else {}
-        outputs = self.task.forward(model, inputs, **states)
-        loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs)
+        inputs, examples = parted(inputs)
+        outputs = self.task.forward(model, inputs, **(teacher.wanted if teacher is not None else {}))
+        loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs, examples)
         if self.strategy is not None and model.training:
             loss = loss + self.strategy.penalty()
         return (loss, outputs) if return_outputs else loss
