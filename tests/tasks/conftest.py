@@ -1,6 +1,7 @@
 """Tiny models with their processors, made anew, and a cache of data sets that is thrown away."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForMultipleChoice,
     BertForSequenceClassification,
+    BertForTokenClassification,
     PreTrainedTokenizerFast,
     ViTConfig,
     ViTForImageClassification,
@@ -39,18 +42,30 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def text_model(tmp_path: Path) -> Callable[..., str]:
     """Makes the folder of a tiny BERT: with a head for `labels`, or, without, with one for masked words."""
 
-    def make(labels: list[str] | None = None, name: str = "model", **others) -> str:
+    def make(labels: list[str] | None = None, name: str = "model", head=BertForSequenceClassification, **others) -> str:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, **sizes, **others)
         if labels is not None:
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: index for index, label in enumerate(labels)}
-        model = BertForMaskedLM(config) if labels is None else BertForSequenceClassification(config)
+        model = BertForMaskedLM(config) if labels is None else head(config)
         model.save_pretrained(tmp_path / name)
         tokenizer().save_pretrained(tmp_path / name)
         return str(tmp_path / name)
 
     return make
+
+
+@pytest.fixture
+def tagger(text_model) -> Callable[..., str]:
+    """Makes the folder of a tiny BERT with a head that tags tokens with these labels."""
+    return partial(text_model, head=BertForTokenClassification)
+
+
+@pytest.fixture
+def chooser(text_model) -> Callable[..., str]:
+    """Makes the folder of a tiny BERT with a head that scores choices."""
+    return partial(text_model, [], head=BertForMultipleChoice)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ Column = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ROLE=NAME",
-        help="Column of a role: text, text_pair, label, image; repeatable. Example: --column text=sentence",
+        help="Column of a role of the task, such as text or label; repeatable. Example: --column text=sentence",
         rich_help_panel=DATA,
     ),
 ]

@@ -8,7 +8,7 @@ from prune_core.architectures.llama import LLAMA
 from prune_core.architectures.opt import OPT
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
-from prune_core.presets import GLUE_TASKS
+from prune_core.presets import GLUE_TASKS, MULTIPLE_CHOICE, TOKEN_CLASSIFICATION, WORD_AND_CHOICE_TASKS
 
 
 @hookimpl
@@ -37,7 +37,18 @@ def prune_tasks() -> list[TaskSpec]:
             target="prune_core.tasks.image_classification:ImageClassification",
             config="prune_core.tasks.config:ImageClassificationConfig",
         ),
+        TaskSpec(
+            name="token-classification",
+            summary="one tag for each word of a text: names, parts of speech",
+            **TOKEN_CLASSIFICATION,
+        ),
+        TaskSpec(
+            name="multiple-choice",
+            summary="the right one of several texts: how a story goes on, the answer to a question",
+            **MULTIPLE_CHOICE,
+        ),
         *GLUE_TASKS,
+        *WORD_AND_CHOICE_TASKS,
     ]
 
 

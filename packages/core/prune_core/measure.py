@@ -167,9 +167,9 @@ def compare(
 
 
 def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[str, Tensor]:
-    """A random batch on the CPU, the same at every call: ids and a mask of ones [batch_size, length] for text (as many
-    ids again for a decoder beside an encoder), float pixels [batch_size, channels, height, width] of the configured
-    size for images (`length` is then of no account).
+    """A random batch on the CPU, the same at every call: ids and a mask of ones [batch_size, length] for text (of one
+    choice each, [batch_size, 1, length], for multiple choice; as many ids again for a decoder beside an encoder), float
+    pixels [batch_size, channels, height, width] of the configured size for images (`length` is then of no account).
 
     RecipeError when `length` exceeds the model's positions; ModelError when the model takes neither kind of input.
     """
@@ -253,6 +253,8 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
             f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
         )
     ids = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        ids = ids.unsqueeze(1)  # how many choices there are is up to the data; a text costs the same in any number
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         inputs["decoder_input_ids"] = ids.roll(1, dims=1)

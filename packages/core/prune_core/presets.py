@@ -6,6 +6,15 @@ from prune_core.hookspecs import TaskSpec
 
 GLUE = "nyu-mll/glue"
 
+TOKEN_CLASSIFICATION: dict[str, Any] = {
+    "target": "prune_core.tasks.token_classification:TokenClassification",
+    "config": "prune_core.tasks.config:TokenClassificationConfig",
+}
+MULTIPLE_CHOICE: dict[str, Any] = {
+    "target": "prune_core.tasks.multiple_choice:MultipleChoice",
+    "config": "prune_core.tasks.config:MultipleChoiceConfig",
+}
+
 _TRAINING: dict[str, Any] = {"epochs": 6.0, "learning_rate": 5e-5, "batch_size": 32}
 """Of a small set: pruning takes a few passes to settle."""
 _LARGE: dict[str, Any] = {"epochs": 4.0, "learning_rate": 3e-5, "batch_size": 32}
@@ -45,4 +54,38 @@ GLUE_TASKS = [
     _glue("qnli", "GLUE: does the sentence answer the question (accuracy)", _pair("question", "sentence"), _LARGE),
     _glue("rte", "GLUE: does one sentence follow from the other (accuracy)", _SENTENCES, _TRAINING),
     _glue("wnli", "GLUE: what does the pronoun refer to (accuracy)", _SENTENCES, _TRAINING),
+]
+
+WORD_AND_CHOICE_TASKS = [
+    TaskSpec(
+        name="conll2003",
+        summary="CoNLL-2003: names of persons, places, organizations (F1 of spans)",
+        defaults={
+            "task": {
+                "dataset": "lhoestq/conll2003",
+                "columns": {"tokens": "tokens", "tags": "ner_tags"},
+                "max_length": 256,  # the longest sentences have more words than others have tokens
+            },
+            "training": _TRAINING,
+        },
+        **TOKEN_CLASSIFICATION,
+    ),
+    TaskSpec(
+        name="swag",
+        summary="SWAG: how a scene goes on, of four endings (accuracy)",
+        defaults={
+            "task": {
+                "dataset": "allenai/swag",
+                "dataset_config": "regular",
+                "columns": {
+                    "context": "sent1",
+                    "question": "sent2",
+                    "choices": "ending0,ending1,ending2,ending3",
+                    "label": "label",
+                },
+            },
+            "training": {**_LARGE, "batch_size": 16},  # four texts a row
+        },
+        **MULTIPLE_CHOICE,
+    ),
 ]

@@ -180,8 +180,12 @@ def _shown(outputs: Any, names: tuple[str, ...]) -> dict[str, tuple[Tensor, ...]
 
 
 def _positions(layers: str, batch: Mapping[str, Any]) -> Tensor | None:
-    """Which tokens of hidden states, or which queries of attention maps, are no padding."""
+    """Which tokens of hidden states, or which queries of attention maps, are no padding, [texts, tokens].
+
+    An example may hold several texts, as in multiple choice: to the layers they are a batch.
+    """
     if layers.startswith(("decoder", "cross")):
         labels = batch.get("labels")
         return None if labels is None else (labels != IGNORED).long()
-    return batch.get("attention_mask")
+    mask: Tensor | None = batch.get("attention_mask")
+    return None if mask is None else mask.flatten(0, -2)

@@ -21,3 +21,15 @@ class TextClassificationConfig(TextConfig):
     """One label, or one number, for a text or a pair of texts."""
 
     regression: bool | None = Field(None, description="The label is a number; by default so where it has decimals.")
+
+
+class TokenClassificationConfig(TextConfig):
+    """One tag for each word of a text."""
+
+    tag_names: tuple[str, ...] = Field((), description="Names of the tags 0, 1, ... where the data give only numbers.")
+
+
+class MultipleChoiceConfig(TextConfig):
+    """The right one of several choices."""
+
+    first_label: int = Field(0, ge=0, description="Label of the first choice where labels are numbers.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
@@ -59,13 +60,28 @@ class Table:
             )
         return column
 
+    def arrow(self, column: str) -> pa.ChunkedArray:
+        """All values of a column."""
+        return self.rows.with_format("arrow")[:][column]
+
+    def holds_lists(self, column: str) -> bool:
+        """Whether each row of a column is a list."""
+        return hasattr(self.features[column], "feature")
+
+    def element(self, column: str) -> Any:
+        """The type of the values in a column, single ones or in lists."""
+        feature = self.features[column]
+        return getattr(feature, "feature", feature)
+
     def refuse_nulls(self, role: str, column: str) -> None:
-        """DataError naming the first row in which `column` holds nothing."""
-        data = self.rows.with_format("arrow")[:][column] if len(self.rows) else None
-        if data is None or not data.null_count:
-            return
+        """DataError naming the first row in which `column` holds nothing, or a list with a hole."""
+        data = self.arrow(column)
         row = pc.index(pc.is_null(data), True).as_py()
-        raise DataError(f"{self.source}: no {role} in row {row + 1} (column {column!r}); fill or remove the row")
+        if row < 0 and self.holds_lists(column):
+            hole = pc.index(pc.is_null(pc.list_flatten(data)), True).as_py()
+            row = hole if hole < 0 else pc.list_parent_indices(data.combine_chunks())[hole].as_py()
+        if row >= 0:
+            raise DataError(f"{self.source}: no {role} in row {row + 1} (column {column!r}); fill or remove the row")
 
     def first(self, count: int | None) -> "Table":
         """At most `count` rows."""

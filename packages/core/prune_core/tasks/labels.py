@@ -52,8 +52,8 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
     where the data do not say. DataError for a label that is in validation and not in training, or a single one.
     """
     table = tables.present()[0]
-    feature, values = label_feature(table, column), values_of(table, column)
-    if names and not isinstance(feature, ClassLabel):
+    feature, values = table.element(column), values_of(table, column)
+    if names and str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and not isinstance(feature, ClassLabel):
         feature = ClassLabel(names=list(names))
     partial = tables.train is None
     labels = _aligned(_labels(feature, values, config, partial), config, partial)
@@ -69,10 +69,10 @@ def decode_class_labels(tables: Tables, column: str) -> Tables:
     """The same, labels by name where a ClassLabel numbers them otherwise than training's."""
     if tables.train is None:
         return tables
-    ours = label_feature(tables.train, column)
+    ours = tables.train.element(column)
 
     def decoded(table: Table) -> Table:
-        theirs = label_feature(table, column)
+        theirs = table.element(column)
         if not isinstance(theirs, ClassLabel) or (isinstance(ours, ClassLabel) and ours.names == theirs.names):
             return table
         names = [_decode(theirs, value) for value in table.rows[column]]
@@ -81,16 +81,10 @@ def decode_class_labels(tables: Tables, column: str) -> Tables:
     return tables.map(decoded)
 
 
-def label_feature(table: Table, column: str) -> Any:
-    """The type of the labels in a column, single ones or in lists."""
-    feature = table.features[column]
-    return getattr(feature, "feature", feature)
-
-
 def values_of(table: Table, column: str) -> list[Any]:
     """The different labels in a column, single ones or in lists, in the order of their first rows."""
-    values = table.rows.with_format("arrow")[:][column]
-    values = pc.list_flatten(values) if hasattr(table.features[column], "feature") else values
+    values = table.arrow(column)
+    values = pc.list_flatten(values) if table.holds_lists(column) else values
     return pc.unique(values).to_pylist()  # type: ignore[no-any-return]
 
 

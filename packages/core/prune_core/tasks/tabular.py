@@ -35,6 +35,7 @@ class TabularTask(Task):
         limit = section.max_validation_samples
         self._validation = parted.validation.first(limit) if parted.validation else None
         self._further = {name: table.first(limit) for name, table in parted.further.items()}
+        self._made: dict[str, Dataset] = {}
 
     @abstractmethod
     def prepare(self, tables: Tables) -> Tables:
@@ -63,13 +64,18 @@ class TabularTask(Task):
         return any(name.endswith(self.head) for name in config.architectures or []) and self.fits(config)
 
     def train(self) -> Dataset:
-        return self.features(self._need(self._train, "training", "--train-file"))
+        return self._features_of("train", self._need(self._train, "training", "--train-file"))
 
     def validation(self) -> Dataset:
-        return self.features(self._need(self._validation, "validation", "--validation-file"))
+        return self._features_of("validation", self._need(self._validation, "validation", "--validation-file"))
 
     def further_validation(self) -> dict[str, Dataset]:
-        return {name: self.features(table) for name, table in self._further.items()}
+        return {name: self._features_of(f"further {name}", table) for name, table in self._further.items()}
+
+    def _features_of(self, part: str, table: Table) -> Dataset:
+        if part not in self._made:
+            self._made[part] = self.features(table)
+        return self._made[part]
 
     def _need(self, table: Table | None, kind: str, flag: str) -> Table:
         if table is None:

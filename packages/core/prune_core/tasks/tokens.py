@@ -1,11 +1,12 @@
 """Tokenizers, how long a text may be, and token features that are kept on disk from one run to the next."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from prune_core import __version__
@@ -14,12 +15,31 @@ from prune_core.pretrained import brief, usable_length
 from prune_core.tasks.data import Table
 
 
-def load_tokenizer(model: str) -> Any:
+def load_tokenizer(model: str, **options: Any) -> Any:
     """The tokenizer of a model folder or hub name; ModelError where there is none."""
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(model, **options)
     except Exception as error:  # a missing vocabulary shows up as almost any error
         raise ModelError(f"{model} holds no tokenizer that can be read: {brief(error)}") from error
+
+
+def load_word_tokenizer(model: str) -> Any:
+    """The tokenizer of a model, for texts that are lists of words; ModelError where it cannot tell words apart.
+
+    Byte-level tokenizers, such as RoBERTa's, write the space before a word into it: here every word gets one. Without
+    it they would read words as pieces from the middle of others.
+    """
+    tokenizer = load_tokenizer(model)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{model}: its tokenizer {type(tokenizer).__name__} cannot say which word a token is of; "
+            "it needs a fast one (tokenizer.json)"
+        )
+    if not all(step.add_prefix_space for step in _byte_levels(tokenizer)):
+        tokenizer = load_tokenizer(model, add_prefix_space=True)
+        for step in _byte_levels(tokenizer):  # the generic class takes no notice of the option
+            step.add_prefix_space = True
+    return tokenizer
 
 
 def length_limit(asked: int, tokenizer: Any, config: PreTrainedConfig) -> int:
@@ -45,6 +65,13 @@ def tokenized(table: Table, function: Callable[..., dict[str, Any]], **options: 
         new_fingerprint=Hasher.hash(known),
         desc="tokenizing",
     )
+
+
+def _byte_levels(tokenizer: Any) -> Iterator[Any]:
+    """The steps of a tokenizer that turn texts into bytes."""
+    first: Any = tokenizer.backend_tokenizer.pre_tokenizer
+    steps: list[Any] = [*first] if isinstance(first, pre_tokenizers.Sequence) else [first]  # type: ignore[misc]
+    return (step for step in steps if isinstance(step, pre_tokenizers.ByteLevel))
 
 
 def _identity(tokenizer: Any) -> Any:

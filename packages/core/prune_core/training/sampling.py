@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch.utils.data import Sampler
@@ -43,10 +44,16 @@ class InOrder(Sampler[int]):
 
 
 def is_text(features: Dataset) -> bool:
-    """Whether features are tokens, of one text each."""
+    """Whether features are tokens, of one text each or of several."""
     return "input_ids" in features.column_names
 
 
 def lengths_of(features: Dataset) -> list[int]:
-    """Number of tokens of each example."""
-    return pc.list_value_length(features.with_format("arrow")[:]["input_ids"]).to_pylist()  # type: ignore[no-any-return]
+    """Number of tokens of each example; where it holds several texts, of the longest: they are padded to it."""
+    ids = features.with_format("arrow")[:]["input_ids"]
+    if not pa.types.is_nested(ids.type.value_type):
+        return pc.list_value_length(ids).to_pylist()  # type: ignore[no-any-return]
+    ids = ids.combine_chunks()
+    lengths = pa.table({"row": pc.list_parent_indices(ids), "length": pc.list_value_length(pc.list_flatten(ids))})
+    longest = lengths.group_by("row").aggregate([("length", "max")]).sort_by("row")
+    return longest["length_max"].to_pylist()  # type: ignore[no-any-return]
