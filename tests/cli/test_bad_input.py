@@ -79,6 +79,9 @@ def test_wrong_recipe_and_unknown_strategy_are_both_said(prune: Callable, tmp_pa
         ("strategy: 3\n", "strategy: "),
         ("training:\n", "training: "),
         ("\x00", "is not YAML"),
+        ("", "is empty"),
+        ("# nothing yet\n---\n", "is empty"),
+        ("[]", "a recipe is a mapping"),
     ],
 )
 def test_recipes_that_are_none(text: str, part: str, prune: Callable, tmp_path: Path) -> None:
@@ -249,12 +252,15 @@ def test_a_full_disk_behind_another_error(prune: Callable, stand_in: Callable, s
     _one_line(prune("run", "--strategy", "sample", "--set", "strategy.steps=1"), 74, "the disk is full", "--resume")
 
 
-def test_an_interrupt_says_how_to_go_on(prune: Callable, stand_in: Callable, sample: Path) -> None:
+def test_an_interrupt_says_how_to_go_on(prune: Callable, stand_in: Callable, sample: Path, tmp_path: Path) -> None:
     stand_in("prune_core.run", run=_failing(KeyboardInterrupt()))
-    result = prune("run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", "runs/first")
-    assert result.code == 130
-    assert "prune run runs/first --resume" in result.err
-    assert len(result.errors) == 1
+    arguments = ["run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", tmp_path]
+    early = prune(*arguments)
+    assert (early.code, early.errors) == (130, ["prune: interrupted; nothing was written yet"])
+    (tmp_path / "recipe.yaml").touch()
+    late = prune(*arguments)
+    assert late.code == 130
+    assert late.errors == [f"prune: interrupted; go on from the last checkpoint: prune run {tmp_path} --resume"]
 
 
 def test_every_class_of_error_has_its_code() -> None:

@@ -29,15 +29,17 @@ FLAGS = {
 Setting = tuple[str, Any]
 
 
-def laid_over(file: Path | None, parameters: Mapping[str, Any], *, afresh: bool = False) -> tuple[dict[str, Any], str]:
+def laid_over(
+    file: Path | None, parameters: Mapping[str, Any], *, of_a_run: bool = False
+) -> tuple[dict[str, Any], str]:
     """The tree of a recipe with a verb's parameters laid over it, and where it comes from, in words.
 
-    `afresh`: a recipe that lies in the folder that it names as output is that run's own, and is repeated elsewhere.
+    `of_a_run`: the output that the recipe names is forgotten, for a run may be repeated, or be the copy of another one.
     Raises RecipeError for an unreadable recipe, typer.BadParameter for a malformed --column or --set.
     """
     tree = _read(file) if file else {}
-    if afresh and file and _lies_in(tree.get("output"), file):
-        del tree["output"]
+    if of_a_run:
+        tree.pop("output", None)
     settings = [
         *((path, parameters[flag]) for flag, path in FLAGS.items() if parameters.get(flag) is not None),
         *_columns(parameters.get("column") or ()),
@@ -48,10 +50,6 @@ def laid_over(file: Path | None, parameters: Mapping[str, Any], *, afresh: bool 
     if file is None:
         return tree, "flags"
     return tree, f"{file} with flags" if settings else str(file)
-
-
-def _lies_in(folder: Any, file: Path) -> bool:
-    return isinstance(folder, str) and Path(folder).resolve() == file.parent.resolve()
 
 
 def _columns(values: Sequence[str]) -> Iterator[Setting]:
@@ -77,20 +75,21 @@ def _settings(values: Sequence[str]) -> Iterator[Setting]:
 
 def _read(file: Path) -> dict[str, Any]:
     from prune_core.errors import RecipeError
-    from prune_core.recipe import read_yaml
-    from prune_core.workspace import moved_along
+    from prune_core.places import moved_along
+    from prune_core.recipe import named, read_yaml
 
     tree = moved_along(read_yaml(file), file.parent)
     if not isinstance(tree, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of fields, found {type(tree).__name__}")
-    if isinstance(tree.get("strategy"), str):
-        tree["strategy"] = {"name": tree["strategy"]}
-    return tree
+    return named(tree)
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     from prune_core.errors import RecipeError
+    from prune_core.recipe import NAMED
 
+    if path in NAMED and isinstance(value, str):
+        path += ".name"  # of a section whose other fields stay
     *sections, leaf = path.split(".")
     for depth, section in enumerate(sections, 1):
         if tree.get(section) is None:

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from prune_core.errors import DataError, PluginError, PruneError, RecipeError
+from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
 from prune_core.strategy import StrategyConfig
 from prune_core.task import TaskConfig
-from prune_core.workspace import absolute
 
 DEMO_MEASURE = {"batch_size": 64}
 _DATA = ("dataset", "dataset_config", "train_split", "validation_split", "further_validation", "columns")

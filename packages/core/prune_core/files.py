@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    _remove(draft)
+    remove(draft)
     _settle(path)
     try:
         yield draft
@@ -32,13 +32,21 @@ def replacing(path: Path) -> Iterator[Path]:
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
     finally:
-        _remove(draft)
+        remove(draft)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all it holds, or a link and not what it points to; nothing where nothing is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_drafts(folder: Path) -> None:
@@ -51,7 +59,7 @@ def remove_drafts(folder: Path) -> None:
         if left and left[2] == "old":
             _settle(folder / left[1])
         elif left:
-            _remove(path)
+            remove(path)
 
 
 def _change_places(draft: Path, path: Path) -> None:
@@ -68,7 +76,7 @@ def _settle(path: Path) -> None:
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.old")
     for old in [other for other in path.parent.iterdir() if name.fullmatch(other.name)]:
         if path.exists():
-            _remove(old)
+            remove(old)
         else:
             old.rename(path)
 
@@ -77,10 +85,3 @@ def _flush(draft: Path) -> None:
     for file in [draft] if draft.is_file() else [f for f in draft.rglob("*") if f.is_file()]:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

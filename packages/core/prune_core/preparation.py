@@ -24,6 +24,7 @@ from prune_core.errors import RecipeError
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
+from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import brief, read_config
 from prune_core.recipe import Recipe, TrainingSection
@@ -31,7 +32,6 @@ from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
 from prune_core.training import steps_of
-from prune_core.workspace import absolute
 
 if TYPE_CHECKING:
     from datasets import Dataset

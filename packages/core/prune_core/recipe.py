@@ -138,10 +138,8 @@ class Recipe(_Section):
         """Validate plain data. RecipeError listing every wrong field at once, with the nearest known name."""
         if not isinstance(data, dict):
             raise RecipeError(f"{source}: a recipe is a mapping of fields, found {type(data).__name__}")
-        named = {key: {"name": data[key]} for key in ("strategy", "task") if isinstance(data.get(key), str)}
-        data = {**data, **named}
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(named(data))
         except ValidationError as error:
             raise RecipeError(explain(error, cls, source)) from error
 
@@ -155,14 +153,26 @@ class Recipe(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+NAMED = ("strategy", "task")
+"""Sections that may be given by their name alone."""
+
+
+def named(tree: dict[str, Any]) -> dict[str, Any]:
+    """The plain data of a recipe with whole sections for those that are given by their name alone."""
+    return {**tree, **{key: {"name": tree[key]} for key in NAMED if isinstance(tree.get(key), str)}}
+
+
 def read_yaml(path: Path) -> Any:
-    """Plain data of a YAML file; RecipeError when it is missing or not YAML."""
+    """Plain data of a YAML file; RecipeError when it is missing, not YAML or empty."""
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        raise RecipeError(f"{path} is empty: name a model and a task in it (prune run without a recipe demonstrates)")
+    return data
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str, prefix: str = "") -> str:

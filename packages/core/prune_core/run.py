@@ -25,6 +25,7 @@ from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, dummy_inputs, folder_size
+from prune_core.places import absolute_path
 from prune_core.plugins import load_plugins
 from prune_core.preparation import (
     Job,
@@ -40,11 +41,12 @@ from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
+from prune_core.resuming import finished, keep_data
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
 from prune_core.training import arguments, is_text, make_trainer, steps_of, train
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
-from prune_core.workspace import Workspace, absolute_path, open_workspace
+from prune_core.workspace import Workspace, open_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -65,32 +67,22 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     Raises the PruneError that tells what is wrong. A mistake that can be known beforehand is told before anything is
     written or overwritten; after that, what was done stays in the folder and can be resumed.
     """
-    started = time.time()
     recipe = resolved(recipe)
-    workspace = open_workspace(recipe, resume=resume, overwrite=overwrite)
-    if resume and workspace.manifest.is_file():
-        return workspace.read_manifest()
-    ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
-    masks = _fine_pruned(ready, workspace)
-    compaction, verification = _compacted(ready, workspace, masks)
-    compaction = _filled(ready, workspace, compaction)
-    verification = _saved(ready, workspace, compaction, verification)
-    manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
-    workspace.write_manifest(manifest)
-    shutil.rmtree(workspace.teacher, ignore_errors=True)
-    return manifest
+    with open_workspace(recipe, resume=resume, overwrite=overwrite) as workspace:
+        done = finished(workspace) if resume else None
+        return done or _run(recipe, workspace, resume=resume, overwrite=overwrite)
 
 
 def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Check everything that a run needs, short of training, and write nothing; returns what it would do."""
     recipe = resolved(recipe)
-    open_workspace(recipe, resume=resume, overwrite=overwrite)
     output = str(recipe.output or "runs/DATE-STRATEGY")
-    if recipe.model is not None:
-        ready = prepare(recipe)
-        return _plan(ready, f"{recipe.model} ({type(ready.dense).__name__})") | {"output": output}
-    with rehearsal(recipe) as ready:
-        return _plan(ready, "a small ViT, trained from scratch") | {"output": output}
+    with open_workspace(recipe, resume=resume, overwrite=overwrite):
+        if recipe.model is not None:
+            ready = prepare(recipe)
+            return _plan(ready, f"{recipe.model} ({type(ready.dense).__name__})") | {"output": output}
+        with rehearsal(recipe) as ready:
+            return _plan(ready, "a small ViT, trained from scratch") | {"output": output}
 
 
 def compact_folder(model: Path, masks: Path, output: Path, compactor: str = "auto") -> dict[str, Any]:
@@ -124,6 +116,19 @@ def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device:
     return _evaluate(job, job.task.load_model(model))
 
 
+def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    started = time.time()
+    ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
+    masks = _fine_pruned(ready, workspace)
+    compaction, verification = _compacted(ready, workspace, masks)
+    compaction = _filled(ready, workspace, compaction)
+    verification = _saved(ready, workspace, compaction, verification)
+    manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
+    workspace.write_manifest(manifest)
+    shutil.rmtree(workspace.teacher, ignore_errors=True)
+    return manifest
+
+
 def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> Preparation:
     """The run of a resolved recipe, ready to train, and its folder ready to be written to: in this order."""
     recipe = recipe.model_copy(update={"output": absolute_path(workspace.folder)})
@@ -138,6 +143,7 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
         write_text(workspace.recipe, recipe.dump())  # the dense model takes a minute: it can be resumed as well
         recipe = demonstration(recipe, workspace.folder)
         ready = prepare(recipe)
+    keep_data(workspace, ready)
     write_text(workspace.recipe, recipe.dump())
     return ready
 

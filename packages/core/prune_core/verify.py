@@ -119,7 +119,7 @@ def verify_run(run: Path) -> Verification:
     verification = verify(masked, compaction, batches)
     saved = task.load_model(str(workspace.model))
     _same_sizes(compaction.model, saved, workspace.model)
-    verification = replace(verification, changed=_changed(manifest, workspace.model))
+    verification = replace(verification, changed=changed_files(manifest, workspace.model))
     if manifest["filled"]:
         return verification
     difference = _difference(_outputs(compaction.model, batches), _outputs(saved, batches))
@@ -129,10 +129,20 @@ def verify_run(run: Path) -> Verification:
 def digests(model: Path) -> dict[str, str]:
     """SHA-256 of the files that decide what a model folder computes: its weights and its configuration."""
     found = {}
-    for path in sorted([*model.glob("*.safetensors"), model / "config.json"]):
+    for path in sorted([*model.glob("*.safetensors"), *model.glob("config.json")]):
         with path.open("rb") as file:
             found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
+
+
+def changed_files(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
+    """Files of a model that are other ones than when the run wrote its manifest."""
+    if "sha256" not in manifest:
+        raise RunError(
+            f"the manifest of {model.parent} has no sha256 of the model: it cannot be verified, run it again"
+        )
+    written, found = manifest["sha256"], digests(model)
+    return tuple(sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)))
 
 
 def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]]:
@@ -161,16 +171,6 @@ def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
     """The model in a folder as anybody loads it."""
     model = compaction.model
     return type(model).from_pretrained(folder, dtype=model.dtype)
-
-
-def _changed(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
-    """Files of a model that are other ones than when the run wrote its manifest."""
-    if "sha256" not in manifest:
-        raise RunError(
-            f"the manifest of {model.parent} has no sha256 of the model: it cannot be verified, run it again"
-        )
-    written, found = manifest["sha256"], digests(model)
-    return tuple(sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)))
 
 
 def _difference(one: list[Tensor], other: list[Tensor]) -> float:

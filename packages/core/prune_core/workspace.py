@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prune_core.errors import RunError
-from prune_core.files import remove_drafts, write_text
+from prune_core.errors import RecipeError, RunError
+from prune_core.files import remove, remove_drafts, write_text
+from prune_core.locking import LOCK, held
+from prune_core.places import absolute, moved_along, sources
+from prune_core.processes import is_main
 from prune_core.recipe import Recipe, read_yaml
+
+_REPORTED = ("output", "summary", "filled")
+"""Without these a manifest is none."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +61,71 @@ class Workspace:
     def model(self) -> Path:
         return self.folder / "model"
 
+    def is_run(self) -> bool:
+        """Whether a run made this folder: its masks or checkpoints lie beside its recipe, or the recipe names it.
+
+        A recipe.yaml alone proves nothing: any project may have one.
+        """
+        if not self.recipe.is_file():
+            return False
+        return self.masks.is_file() or (self.checkpoints / "prune").is_dir() or self._is_named()
+
+    def made(self) -> list[Path]:
+        """What a run leaves here, of what there is; the recipe last, so that half of it is still a run's."""
+        results = [self.manifest, self.metrics, self.masks, self.masked, self.checkpoints, self.teacher, self.model]
+        own = [*results, *self._demonstration(), self.recipe]
+        return [path for path in own if path.exists() or path.is_symlink()]
+
     def read_manifest(self) -> dict[str, Any]:
-        """What the run reported; RunError when it has not ended."""
+        """What the run reported, its output being where it is now; RunError when it has not ended, or is damaged."""
         if not self.manifest.is_file():
             raise RunError(f"{self.folder} holds no finished run: there is no manifest.json; go on with --resume")
-        loaded: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-        return loaded
+        try:
+            loaded = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        missing = [name for name in _REPORTED if not isinstance(loaded, dict) or name not in loaded]
+        if missing:
+            raise self._damaged(f"it lacks {', '.join(missing)}")
+        return {**loaded, "output": str(self.folder)}
 
     def read_recipe(self) -> Recipe:
-        """What ran; RecipeError where there is no recipe."""
-        return Recipe.parse(moved_along(read_yaml(self.recipe), self.folder), str(self.recipe))
+        """What ran, its output being where it is now; RecipeError where there is no recipe."""
+        recipe = Recipe.parse(moved_along(read_yaml(self.recipe), self.folder), str(self.recipe))
+        return recipe.model_copy(update={"output": self.folder})
 
     def begin(self, *, overwrite: bool) -> None:
-        """Make the folder ready to be written to; with `overwrite` everything in it goes."""
-        if overwrite and self.folder.is_dir():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder ready to be written to; with `overwrite` what a run left in it goes, and nothing else."""
         remove_drafts(self.folder)
+        for path in self.made() if overwrite else ():
+            remove(path)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text(self.manifest, json.dumps(manifest, indent=2, default=str) + "\n")
+
+    def _is_named(self) -> bool:
+        """Whether the recipe's output is this folder, as an absolute path: that is how a run writes it."""
+        output = Path(str(self._tree().get("output")))
+        return output.is_absolute() and output.resolve() == self.folder.resolve()
+
+    def _demonstration(self) -> list[Path]:
+        """Data and dense model, where they were made by the run and not brought by a user."""
+        tree = self._tree()
+        dense = str(Path(str(tree.get("output"))) / "dense")
+        return [self.folder / "data", self.folder / "dense"] if tree and tree.get("model") in (None, dense) else []
+
+    def _tree(self) -> dict[str, Any]:
+        """The recipe as plain data; empty where it is none."""
+        try:
+            tree = read_yaml(self.recipe)
+        except RecipeError:
+            return {}
+        return tree if isinstance(tree, dict) else {}
+
+    def _damaged(self, how: str) -> RunError:
+        return RunError(
+            f"{self.manifest} is damaged: {how}; prune run {self.folder} --resume measures again and writes a new one"
+        )
 
 
 def default_output(recipe: Recipe) -> Path:
@@ -81,53 +133,35 @@ def default_output(recipe: Recipe) -> Path:
     return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{recipe.strategy.name}"
 
 
-def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Workspace:
-    """The folder of this recipe's run, as it is: nothing is written or removed before `begin`.
+def run_of(recipe: Path) -> Path | None:
+    """The folder of the run that this file is the recipe of; None where it is anybody's recipe."""
+    workspace = Workspace(recipe.parent)
+    return workspace.folder if recipe.name == workspace.recipe.name and workspace.is_run() else None
 
-    RunError when it holds a run already and neither `resume` nor `overwrite` is asked for, when it holds something
-    else, or when the run to resume was made by another recipe.
+
+@contextmanager
+def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
+    """The folder of this recipe's run, as it is, for this process alone: nothing goes or changes before `begin`.
+
+    RunError when it cannot be made or another process writes to it, when it holds a run already and neither `resume`
+    nor `overwrite` is asked for, when it holds something else, or when the run to resume was made by another recipe.
+    Of the processes of one run the main one asks and keeps it.
     """
-    folder = recipe.output or default_output(recipe)
-    workspace = Workspace(folder)
-    if folder.is_file():
-        raise RunError(f"{folder} is a file; choose another --output")
-    if folder.is_dir() and any(folder.iterdir()):
-        _reopen(workspace, recipe, resume=resume, overwrite=overwrite)
-    elif resume:
-        raise RunError(f"{folder} holds no run to resume; run without --resume")
-    return workspace
-
-
-def absolute(recipe: Recipe) -> Recipe:
-    """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
-    task = {name: _absolute(getattr(recipe.task, name)) for name in ("dataset", "train_file", "validation_file")}
-    changes = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
-    return recipe.model_copy(update={**changes, "task": recipe.task.model_copy(update=task)})
-
-
-def absolute_path(path: Path) -> Path:
-    """The same place from every folder; a link at its end stays one, for its name may say what kind of file it is."""
-    return path.parent.resolve() / path.name
-
-
-def moved_along(tree: Any, folder: Path) -> Any:
-    """The recipe in `folder`, as plain data, with the places of now where it is the recipe of a run that was moved.
-
-    The demonstration holds its own data and dense model: they moved along.
-    """
-    if not isinstance(tree, dict) or not isinstance(tree.get("output"), str):
-        return tree
-    before = Path(tree["output"])
-    here = {name: _moved(tree[name], before, folder) for name in ("model", "teacher") if name in tree}
-    if isinstance(tree.get("task"), dict):
-        here["task"] = {name: _moved(value, before, folder) for name, value in tree["task"].items()}
-    moved = any(tree[name] != value for name, value in here.items())
-    return {**tree, **here, "output": str(folder)} if moved else tree
+    workspace = Workspace(recipe.output or default_output(recipe))
+    if not is_main():
+        yield workspace
+        return
+    with held(workspace.folder):
+        if any(path.name != LOCK for path in workspace.folder.iterdir()):
+            _reopen(workspace, recipe, resume=resume, overwrite=overwrite)
+        elif resume:
+            raise RunError(f"{workspace.folder} holds no run to resume; run without --resume")
+        yield workspace
 
 
 def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     folder = workspace.folder
-    if not workspace.recipe.is_file():
+    if not workspace.is_run():
         raise RunError(f"{folder} is not empty and holds no run; choose another --output")
     if overwrite:
         _keep_sources(folder, recipe)
@@ -141,11 +175,12 @@ def _reopen(workspace: Workspace, recipe: Recipe, *, resume: bool, overwrite: bo
 
 
 def _keep_sources(folder: Path, recipe: Recipe) -> None:
-    """RunError when overwriting the folder would delete what the recipe reads."""
-    sources = [recipe.model, recipe.teacher, recipe.task.train_file, recipe.task.validation_file]
-    inside = [str(path) for path in sources if path and folder.resolve() in Path(path).resolve().parents]
-    if inside:
-        raise RunError(f"{folder} holds {inside[0]}, which this recipe reads: choose another --output")
+    """RunError when overwriting the folder could delete what the recipe reads."""
+    place = folder.resolve()
+    for path in sources(recipe):
+        if path.exists() and place in (path.resolve(), *path.resolve().parents):
+            held_there = "is" if path.resolve() == place else f"holds {path},"
+            raise RunError(f"{folder} {held_there} what this recipe reads: choose another --output")
 
 
 def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
@@ -160,17 +195,3 @@ def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
             f"{workspace.folder} was made by another recipe, {', '.join(changed)} differ: resume with "
             f"prune run {workspace.folder} --resume, or start anew with --overwrite"
         )
-
-
-def _absolute(path: Any) -> Any:
-    """A Path always, a text only where it is a folder that exists: else it is a name."""
-    if isinstance(path, Path):
-        return absolute_path(path)
-    return str(absolute_path(Path(path))) if path and Path(path).is_dir() else path
-
-
-def _moved(value: Any, before: Path, folder: Path) -> Any:
-    if not isinstance(value, str) or not Path(value).is_relative_to(before) or Path(value).exists():
-        return value
-    now = folder / Path(value).relative_to(before)
-    return str(now) if now.exists() else value

@@ -122,8 +122,10 @@ def run(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite starts it anew: choose one")
-    file, folder = _start(recipe, output, resume, overwrite)
-    tree, source = laid_over(file, {**ctx.params, "output": folder}, afresh=not (resume or overwrite))
+    file, folder = _start(recipe, output, resume)
+    if folder is not None and (resume or overwrite):
+        output = output or folder
+    tree, source = laid_over(file, {**ctx.params, "output": output}, of_a_run=folder is not None)
     resolved = validated(tree, source)
     if dry_run:
         _plan(resolved, resume, overwrite, json)
@@ -131,17 +133,20 @@ def run(
         _run(resolved, resume, overwrite, json)
 
 
-def _start(recipe: Path | None, output: Path | None, resume: bool, overwrite: bool) -> tuple[Path | None, Path | None]:
-    """The recipe to start from and the folder to write to; RECIPE may be the folder of a run, and so may --output."""
+def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path | None, Path | None]:
+    """The recipe to start from, and the folder of the run that it is the recipe of, if any.
+
+    RECIPE may be the folder of a run, and so may --output.
+    """
     if recipe is not None:
-        if not recipe.is_dir():
-            return recipe, output
-        return recipe / RECIPE, output or (recipe if resume or overwrite else None)
+        from prune_core.workspace import run_of
+
+        return (recipe / RECIPE, recipe) if recipe.is_dir() else (recipe, run_of(recipe))
     if resume and output is None:
         raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
     if resume and output and (output / RECIPE).is_file():
         return output / RECIPE, output
-    return None, output
+    return None, None
 
 
 def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
@@ -173,7 +178,9 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
         one_bar_a_stage()
         manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"prune: interrupted; go on from the last checkpoint: prune run {folder} --resume", err=True)
+        begun = (folder / RECIPE).is_file()
+        on = f"go on from the last checkpoint: prune run {folder} --resume" if begun else "nothing was written yet"
+        typer.echo(f"prune: interrupted; {on}", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
     if json:
         render.print_json(manifest)

@@ -1,0 +1,55 @@
+"""Where the things that a recipe names lie: the same from every folder, and after a run has moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prune_core.recipe import Recipe
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
+    task = {name: _absolute(getattr(recipe.task, name)) for name in ("dataset", "train_file", "validation_file")}
+    changes = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
+    return recipe.model_copy(update={**changes, "task": recipe.task.model_copy(update=task)})
+
+
+def absolute_path(path: Path) -> Path:
+    """The same place from every folder; a link at its end stays one, for its name may say what kind of file it is."""
+    return path.parent.resolve() / path.name
+
+
+def sources(recipe: Recipe) -> list[Path]:
+    """Every path that a recipe may read from; a name of the hub is among them as a path where nothing is."""
+    task = recipe.task
+    named = [recipe.model, recipe.teacher, task.dataset, task.train_file, task.validation_file]
+    return [Path(path) for path in [*named, *task.further_validation.values()] if path]
+
+
+def moved_along(tree: Any, folder: Path) -> Any:
+    """The recipe of the run in `folder`, as plain data, with the places of now where the run has moved.
+
+    The demonstration holds its own data and dense model: they moved along.
+    """
+    if not isinstance(tree, dict) or not isinstance(tree.get("output"), str):
+        return tree
+    before = Path(tree["output"])
+    here: dict[str, Any] = {name: _moved(tree[name], before, folder) for name in ("model", "teacher") if name in tree}
+    if isinstance(tree.get("task"), dict):
+        here["task"] = {name: _moved(value, before, folder) for name, value in tree["task"].items()}
+    return {**tree, **here}
+
+
+def _absolute(path: Any) -> Any:
+    """A Path always, a text only where it is a folder that exists: else it is a name."""
+    if isinstance(path, Path):
+        return absolute_path(path)
+    return str(absolute_path(Path(path))) if path and Path(path).is_dir() else path
+
+
+def _moved(value: Any, before: Path, folder: Path) -> Any:
+    if not isinstance(value, str) or not Path(value).is_relative_to(before) or Path(value).exists():
+        return value
+    now = folder / Path(value).relative_to(before)
+    return str(now) if now.exists() else value

@@ -1,0 +1,75 @@
+"""What a run that goes on relies on: what it had finished, and that its data are still those it was begun with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from prune_core.errors import RunError
+from prune_core.files import write_text
+from prune_core.processes import is_main
+from prune_core.verify import changed_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from prune_core.preparation import Preparation
+    from prune_core.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_ROWS = 1000
+
+
+def finished(workspace: Workspace) -> dict[str, Any] | None:
+    """What a run that has ended reported; None where it has not, or where a result must be made again.
+
+    RunError where the model is another one than the run wrote: that may be somebody's work.
+    """
+    if not workspace.manifest.is_file():
+        return None
+    try:
+        manifest = workspace.read_manifest()
+    except RunError as error:
+        logger.warning("%s", error)
+        return None
+    if not workspace.model.is_dir():
+        logger.warning("%s is gone: it is made again", workspace.model)
+        return None
+    changed = changed_files(manifest, workspace.model)
+    if changed:
+        raise RunError(
+            f"{workspace.model} is not as the run wrote it, {', '.join(changed)} differ: move it away, and "
+            f"prune run {workspace.folder} --resume makes it again"
+        )
+    return manifest
+
+
+def keep_data(workspace: Workspace, ready: Preparation) -> None:
+    """Note which data a run is begun with; RunError where it goes on with others."""
+    if not is_main():
+        return
+    file = workspace.checkpoints / "data.json"
+    now = {"training": digest(ready.features), "validation": digest(ready.job.task.validation())}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    for kind, found in now.items():
+        if found != before[kind]:
+            raise RunError(
+                f"the {kind} data are not those that {workspace.folder} was begun with ({before[kind]['rows']} "
+                f"examples then, {found['rows']} now, or others): bring them back, or start anew with --overwrite"
+            )
+    write_text(file, json.dumps(now) + "\n")
+
+
+def digest(features: Dataset) -> dict[str, Any]:
+    """Number and SHA-256 of examples, as they are stored: images of an image task before they are processed."""
+    found = hashlib.sha256("\n".join(features.column_names).encode())
+    for table in features.with_format("arrow").iter(_ROWS):
+        fresh = table.take(pa.array(range(len(table))))  # what arrow stores of a slice depends on what it was cut from
+        for batch in fresh.combine_chunks().to_batches():
+            found.update(memoryview(batch.serialize()))
+    return {"rows": len(features), "sha256": found.hexdigest()}

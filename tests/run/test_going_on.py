@@ -1,0 +1,85 @@
+"""--resume: of a run that had ended, of one whose results were lost, and on data that are others now."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from prune_core.errors import RunError
+from prune_core.resuming import digest
+from prune_core.run import run
+from prune_core.verify import verify_run
+
+
+@pytest.fixture
+def own(finished, tmp_path):
+    """A copy of a finished run, and its recipe there."""
+    return Path(shutil.copytree(finished()[0], tmp_path / "copy"))
+
+
+def test_a_copy_reports_its_own_place(own, recipe):
+    manifest = run(recipe(own), resume=True)
+    assert manifest["output"] == str(own)
+
+
+@pytest.mark.parametrize("text", ['{"a', "{}", "[1]", ""])
+def test_a_damaged_manifest_is_made_again(text, own, recipe, finished, same_result, caplog):
+    (own / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=r"manifest\.json is damaged: .*--resume") as caught:
+        verify_run(own)
+    assert "\n" not in str(caught.value)
+    if text != "{}":
+        return
+    with caplog.at_level(logging.WARNING, logger="prune_core"):
+        manifest = run(recipe(own), resume=True)
+    assert "is damaged" in caplog.text
+    assert json.loads((own / "manifest.json").read_text())["metrics"] == manifest["metrics"]
+    assert manifest["metrics"] == finished()[1]["metrics"]
+    assert same_result(own, finished()[0])
+
+
+def test_a_model_that_is_gone_is_made_again(own, recipe, finished, same_result, caplog):
+    shutil.rmtree(own / "model")
+    with caplog.at_level(logging.WARNING, logger="prune_core"):
+        run(recipe(own), resume=True)
+    assert f"{own / 'model'} is gone" in caplog.text
+    assert same_result(own, finished()[0])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_is_another_one_is_not_replaced(name, own, recipe):
+    (own / "model" / name).unlink()
+    with pytest.raises(RunError, match=rf"is not as the run wrote it, {name} differ: move it away"):
+        run(recipe(own), resume=True)
+
+
+@pytest.mark.parametrize("which", ["train", "validation"])
+@pytest.mark.parametrize("change", ["halved", "edited"])
+def test_other_data_do_not_resume(which, change, own, recipe, inputs, tmp_path):
+    (own / "manifest.json").unlink()
+    task = dict(inputs["bert"]["task"])
+    lines = Path(task[f"{which}_file"]).read_text().splitlines(keepends=True)
+    halved, edited = lines[: len(lines) // 2 + 1], [*lines[:-1], f"film {lines[-1]}"]
+    file = tmp_path / f"bert-{which}.csv"
+    file.write_text("".join(halved if change == "halved" else edited))
+    task[f"{which}_file"] = str(file)
+    mine = recipe(own, task=task)
+    (own / "recipe.yaml").write_text(mine.dump())  # so that the data alone are other ones
+    kind = {"train": "training", "validation": "validation"}[which]
+    with pytest.raises(RunError, match=rf"the {kind} data are not those that .* was begun with \(\d+ examples then"):
+        run(mine, resume=True)
+
+
+def test_the_digest_is_that_of_the_rows():
+    from datasets import Dataset
+
+    rows = {"input_ids": [[1, 2], [3], [], [4, 5, 6]], "labels": [0, 1, None, 1], "text": ["a", "", None, "é"]}
+    whole = Dataset.from_dict(rows)
+    assert digest(whole) == digest(Dataset.from_dict(rows))
+    assert digest(whole.select([3, 0, 1, 2]).select([1, 2, 3, 0])) == digest(whole)
+    assert digest(whole.select(range(1, 3))) == digest(Dataset.from_dict({k: v[1:3] for k, v in rows.items()}))
+    others = [whole.select([1, 0, 2, 3]), whole.select(range(3)), whole.rename_column("text", "words")]
+    others.append(Dataset.from_dict({**rows, "input_ids": [[1], [2, 3], [], [4, 5, 6]]}))
+    assert len({digest(other)["sha256"] for other in [whole, *others]}) == 5
