@@ -11,8 +11,10 @@ from prune_core.recipe import Recipe
 def absolute(recipe: Recipe) -> Recipe:
     """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
     task = {name: _absolute(getattr(recipe.task, name)) for name in ("dataset", "train_file", "validation_file")}
-    changes = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
-    return recipe.model_copy(update={**changes, "task": recipe.task.model_copy(update=task)})
+    changes: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
+    earlier = {name: str(absolute_path(path)) for name, path in _earlier(recipe).items()}
+    changes |= {"task": recipe.task.model_copy(update=task), "strategy": recipe.strategy.model_copy(update=earlier)}
+    return recipe.model_copy(update=changes)
 
 
 def absolute_path(path: Path) -> Path:
@@ -24,7 +26,7 @@ def sources(recipe: Recipe) -> list[Path]:
     """Every path that a recipe may read from; a name of the hub is among them as a path where nothing is."""
     task = recipe.task
     named = [recipe.model, recipe.teacher, task.dataset, task.train_file, task.validation_file]
-    return [Path(path) for path in [*named, *task.further_validation.values()] if path]
+    return [Path(path) for path in [*named, *task.further_validation.values(), *_earlier(recipe).values()] if path]
 
 
 def moved_along(tree: Any, folder: Path) -> Any:
@@ -39,6 +41,12 @@ def moved_along(tree: Any, folder: Path) -> Any:
     if isinstance(tree.get("task"), dict):
         here["task"] = {name: _moved(value, before, folder) for name, value in tree["task"].items()}
     return {**tree, **here}
+
+
+def _earlier(recipe: Recipe) -> dict[str, Path]:
+    """The earlier runs that the recipe's strategy goes on from, by field."""
+    named = recipe.strategy.fields()
+    return {name: Path(str(named[name])) for name in ("rewind", "within") if named.get(name)}
 
 
 def _absolute(path: Any) -> Any:

@@ -1,5 +1,6 @@
 """The fields that every masking strategy shares. No torch here: configurations are read to list plugins."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -45,6 +46,13 @@ class MaskingConfig(StrategyConfig):
         0.02, gt=0, description="Learning rate of the pressure's multipliers, with a target density."
     )
     mask_biases: bool = Field(True, description="A bias entry goes where its whole row is gone.")
+    rewind: Path | None = Field(
+        None, description="Folder or masks of an earlier run: the heads that it kept may not be pruned."
+    )
+    within: Path | None = Field(
+        None,
+        description="Folder or masks of an earlier run: what it pruned stays pruned, and the density starts there.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "MaskingConfig":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prune_core.errors import StructureError
 from prune_core.granularity import Neuron
 from prune_core.kit import binarizers, penalties
+from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.masked import attach, cuts_rows, detach, plain_linear
@@ -57,7 +58,7 @@ class MaskingStrategy(Strategy):
         """Masks of the highest scores that physically hold `density`: over all groups, or in each ("local")."""
         budget = self._budget(density)
         if self.config.scope == "local" and self.sparse and not exact:  # sorting every weight at every step is slow
-            return [binarizers.topk(group.scores, budget / self._covered) for group in groups]
+            return [binarizers.topk(group.bounded, budget / self._covered) for group in groups]
         ranking = {
             group.plan.name: self._ranked(group, index / len(groups), exact) for index, group in enumerate(groups)
         }
@@ -83,9 +84,8 @@ class MaskingStrategy(Strategy):
                 "nothing would be removed: the layout masks no matrix that decides on a head or a neuron (value and "
                 "output, up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
             )
-        bare = {group.plan.name: group.scores for group in groups}
-        self._covered = sum(unit.cost * unit.life(bare).numel() for unit in self._units)
         self._total = context.structure.size(context.model)
+        self._bound(groups)
         self.cut(groups, self._final_density(), exact=False)  # refuses a density that cannot be reached
         state = PruningState(groups, pressed=self._pressed)
         context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
@@ -194,7 +194,7 @@ class MaskingStrategy(Strategy):
 
     def _density(self) -> float:
         """The scheduled density."""
-        return self._schedule(1.0, self._final_density()).value(self._progress)
+        return self._schedule(self._start, self._final_density()).value(self._progress)
 
     def _group(self, plan: GroupPlan, shift: float) -> ScoreGroup:
         weights = [plain_linear(self._model, target.module).weight for target in plan.targets]
@@ -210,28 +210,53 @@ class MaskingStrategy(Strategy):
         group.scores.requires_grad_(self.config.binarizer != "magnitude")
         return group
 
+    def _bound(self, groups: Sequence[ScoreGroup]) -> None:
+        """Lay what earlier runs decided on the groups, and see how many weights are open to decide."""
+        for field, read in (("rewind", self._heads_of), ("within", open_weights)):
+            path = getattr(self.config, field)
+            weights = read(earlier_masks(path, field, self._model)) if path else {}
+            for group in groups if path else ():
+                touched = touching(group.plan, weights, tuple(group.scores.shape))
+                masked = all(target.module in weights for target in group.plan.targets)
+                group.held |= touched if field == "rewind" else False
+                group.gone |= ~touched if field == "within" and masked else False
+        lives = {group.plan.name: group.bounded.detach() for group in groups}
+        counts = [(unit.cost, unit.life(lives)) for unit in self._units]
+        self._covered = sum(cost * life.numel() for cost, life in counts)
+        self._held = sum(cost * int(life.isposinf().sum()) for cost, life in counts)
+        gone = sum(cost * int(life.isneginf().sum()) for cost, life in counts)
+        self._start = 1 - gone / self._total
+        if self._final_density() > self._start and self.config.target is not None:
+            raise StructureError(
+                f"density {self.config.target} cannot be reached: strategy.within leaves {self._start:.3f} of the "
+                "prunable weights; ask for less"
+            )
+
+    def _heads_of(self, masks: MaskSet) -> dict[str, Tensor]:
+        return kept_heads(masks, self._structure)
+
     def _budget(self, density: float) -> float:
         """Weights that may stay in the masked units, so that `density` of all prunable ones remain."""
-        held = self._total - self._covered
-        if density * self._total < held:
+        alone = self._total - self._covered
+        if density * self._total < alone + self._held:
+            parts = "parts left alone and the heads of rewind" if self._held else "parts left alone"
+            share = (alone + self._held) / self._total
             raise StructureError(
-                f"density {density} cannot be reached: the parts left alone hold {held / self._total:.3f} of the "
-                "prunable weights by themselves; exclude less or ask for more"
+                f"density {density} cannot be reached: the {parts} hold {share:.3f} of the prunable weights by "
+                "themselves; exclude less or ask for more"
             )
-        return density * self._total - held
+        return density * self._total - alone
 
     def _ranked(self, group: ScoreGroup, offset: float, exact: bool) -> Tensor:
         """The scores of a group as the cut compares them with those of the others."""
         scores = group.scores.detach()
         if self.config.scope == "local":
-            scores = shares(scores, offset)
-        if self.sparse:
-            return scores
-        if group.plan.name in self._deciding:
+            scores = shares(group.ranked(scores), offset)
+        if not self.sparse and group.plan.name in self._deciding:
             scores = with_their_unit(scores, self._deciding[group.plan.name])
-        if exact and isinstance(group.plan.targets[0].granularity, Neuron):
-            return in_multiples(scores, getattr(self.config, "neuron_multiple", 1))
-        return scores
+        if not self.sparse and exact and isinstance(group.plan.targets[0].granularity, Neuron):
+            scores = in_multiples(group.ranked(scores), getattr(self.config, "neuron_multiple", 1))
+        return group.ranked(scores)
 
     def _stored(self, groups: Sequence[ScoreGroup], ranking: Ranking, budget: float) -> list[Tensor]:
         """Masks of what is stored in the end where zeros are left out: what lies in emptied heads and neurons goes."""
@@ -254,12 +279,12 @@ class MaskingStrategy(Strategy):
         if self.config.target is None:
             cut = self._schedule(0.0, self.config.threshold).value(self._progress)
             rule = binarizers.threshold if self.config.binarizer == "threshold" else binarizers.sigmoid_threshold
-            kept = [rule(group.scores, cut, self.config.floor) for group in self._groups]
+            kept = [rule(group.bounded, cut, self.config.floor) for group in self._groups]
         else:
             self._aim()
             kept = self.cut(self._groups, self._density(), exact=exact)
         for group, mask in zip(self._groups, kept, strict=True):
-            group.mask.copy_(mask)
+            group.mask.copy_(group.cut_to(mask))
 
     def _settle(self) -> None:
         """The final masks at once, for a training that ends before they were frozen."""
@@ -289,8 +314,8 @@ class MaskingStrategy(Strategy):
         if self._state.lagrangian is not None:
             warmup, cooldown = self.config.warmup, self.config.cooldown
             rest = 1 - warmup - 2 / 3 * (1 - warmup - cooldown)
-            share = self._budget(self._final_density()) / self._covered
-            ramp = Schedule(1.0, share, warmup, rest, "linear")
+            first, last = (self._budget(density) / self._covered for density in (self._start, self._final_density()))
+            ramp = Schedule(first, last, warmup, rest, "linear")
             self._state.lagrangian.target.fill_(ramp.value(self._progress))
 
     def _pressure(self) -> Tensor:
@@ -302,7 +327,7 @@ class MaskingStrategy(Strategy):
         total = sum(cost * group.scores.numel() for cost, group in zip(costs, self._groups, strict=True))
         if not total:
             return self._groups[0].scores.new_zeros(())
-        held = sum((cost / total * count(g.scores).sum() for cost, g in zip(costs, self._groups, strict=True)), 0.0)
+        held = sum((cost / total * count(g.bounded).sum() for cost, g in zip(costs, self._groups, strict=True)), 0.0)
         return lagrangian(held)  # type: ignore[no-any-return]
 
     def _measure_magnitudes(self) -> None:
@@ -319,7 +344,7 @@ class MaskingStrategy(Strategy):
         return [group for group in self._groups if group.plan.part == part]
 
     def _mean(self, cost: Callable[[Tensor], Tensor], part: str) -> Tensor:
-        return torch.stack([cost(group.scores) for group in self._of(part)]).mean()
+        return torch.stack([cost(group.bounded) for group in self._of(part)]).mean()
 
     def _group_masks(self, group: ScoreGroup, kept: Tensor) -> dict[str, Mask]:
         found: dict[str, Mask] = {}

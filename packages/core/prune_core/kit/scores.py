@@ -72,11 +72,14 @@ class ScoreGroup(nn.Module):
 
     `soft`: the mask is a hard concrete one, computed from the scores at every forward. `frozen`: the mask is final,
     no gradient reaches the scores. Both follow from the progress of the training, so neither is saved.
+    `held` scores are never cut, `gone` ones never kept, whatever is learned.
     """
 
     scores: nn.Parameter
     mask: Tensor
     noise: Tensor
+    held: Tensor
+    gone: Tensor
 
     def __init__(self, plan: GroupPlan, scores: Tensor, cost: int) -> None:
         super().__init__()
@@ -85,8 +88,23 @@ class ScoreGroup(nn.Module):
         self.scores = nn.Parameter(scores)
         self.register_buffer("mask", torch.ones_like(scores))
         self.register_buffer("noise", torch.zeros_like(scores), persistent=False)
+        for bound in ("held", "gone"):
+            self.register_buffer(bound, torch.zeros_like(scores, dtype=torch.bool), persistent=False)
         self.soft = False
         self.frozen = False
+
+    @property
+    def bounded(self) -> Tensor:
+        """The scores as they decide: infinite where that is decided already."""
+        return self.ranked(self.scores)
+
+    def ranked(self, values: Tensor) -> Tensor:
+        """Values to sort by instead of the scores, above all others where held and below all others where gone."""
+        return values.masked_fill(self.held, torch.inf).masked_fill(self.gone, -torch.inf)
+
+    def cut_to(self, mask: Tensor) -> Tensor:
+        """A mask without what is gone and with what is held."""
+        return mask.masked_fill(self.held, 1).masked_fill(self.gone, 0)
 
     def current(self) -> Tensor:
         """The mask to apply now, differentiable in the scores unless frozen."""
@@ -94,11 +112,11 @@ class ScoreGroup(nn.Module):
             return self.mask
         if not self.soft:
             return straight_through(self.scores, self.mask)
-        return binarizers.hard_concrete(self.scores, self.noise) if self.training else self.soft_mean()
+        return binarizers.hard_concrete(self.bounded, self.noise) if self.training else self.soft_mean()
 
     def soft_mean(self) -> Tensor:
         """The hard concrete mask of evaluation."""
-        return binarizers.hard_concrete_mean(self.scores)
+        return binarizers.hard_concrete_mean(self.bounded)
 
 
 PRIOR, TIES = 1.0, 1e-3

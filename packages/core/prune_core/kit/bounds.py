@@ -1,0 +1,68 @@
+"""What an earlier run decided, as bounds on the masks of this one: parts that may not go, or may not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prune_core.errors import MaskError
+from prune_core.granularity import Shape
+from prune_core.kit.scores import GroupPlan
+from prune_core.masks import MaskSet
+from prune_core.structure import Attention, ModelStructure
+
+MASKS = "masks.safetensors"
+
+
+def earlier_masks(path: Path, field: str, model: nn.Module) -> MaskSet:
+    """Masks of the run in a folder, or of a file of masks. MaskError, naming `field`, where they do not fit `model`."""
+    try:
+        masks = MaskSet.load(path / MASKS if path.is_dir() else path)
+        masks.check(model)
+    except MaskError as error:
+        raise MaskError(f"strategy.{field}: {error}") from error
+    return masks
+
+
+def kept_heads(masks: MaskSet, structure: ModelStructure) -> dict[str, Tensor]:
+    """Linear of an attention unit -> which of its weights [out, in] belong to heads that the masks keep.
+
+    A head is kept while the masks leave it a row of value and a column of output.
+    """
+    return {name: weights for unit in structure.attention for name, weights in _kept(masks, unit).items()}
+
+
+def open_weights(masks: MaskSet) -> dict[str, Tensor]:
+    """Linear under a mask -> which of its weights [out, in] the masks keep."""
+    return {name.removesuffix(".weight"): mask.expand() for name, mask in masks.items() if name.endswith(".weight")}
+
+
+def touching(plan: GroupPlan, weights: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """Which scores of a group, of this shape, cover any of these weights; a linear that is not named has none."""
+    found = torch.zeros(shape, dtype=torch.bool)
+    for target in plan.targets:
+        if target.module in weights:
+            covered = target.granularity.reduce(weights[target.module].float()) > 0
+            found |= target.orient(covered).reshape(shape)
+    return found
+
+
+def _kept(masks: MaskSet, unit: Attention) -> dict[str, Tensor]:
+    kept = torch.ones(unit.key_value_heads, dtype=torch.bool)
+    for module in (unit.value, unit.output) if unit.heads else ():
+        mask = masks.get(f"{module}.weight")
+        if mask is not None:
+            width, axis = unit.slice_of(module)
+            alive = mask.granularity.rows if axis == "rows" else mask.granularity.columns
+            kept &= alive(mask.values.to(torch.uint8), mask.shape).view(-1, width).bool().any(dim=1)
+    found = {}
+    for module in unit.linears():
+        mask = masks.get(f"{module}.weight")
+        width, axis = unit.slice_of(module)
+        lines = kept.repeat_interleave(width)
+        if mask is not None:
+            found[module] = (lines[:, None] if axis == "rows" else lines[None, :]).expand(mask.shape)
+    return found
