@@ -88,11 +88,17 @@ def load_saved(path: str) -> PreTrainedModel:
     ModelError when there is none, when its class is unknown to transformers, or when any weight is missing.
     """
     config = read_config(path)
+    return load_pretrained(saved_class(config, path) if config.architectures else AutoModel, path)
+
+
+def saved_class(config: PreTrainedConfig, path: str) -> Any:
+    """The class that saved a model; ModelError where its configuration names none that transformers has."""
     names = config.architectures or []
     classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
-    if names and not classes:
-        raise ModelError(f"{path} was saved as {names[0]}, which transformers {transformers.__version__} does not know")
-    return load_pretrained(classes[0] if classes else AutoModel, path)
+    if not classes:
+        known = f"which transformers {transformers.__version__} does not know"
+        raise ModelError(f"{path} was saved as {names[0]}, {known}" if names else f"{path} does not name its class")
+    return classes[0]
 
 
 def brief(error: Exception, limit: int = 240) -> str:

@@ -41,6 +41,7 @@ from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
+from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.resuming import finished, keep_data
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
@@ -85,11 +86,15 @@ def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
             return _plan(ready, "a small ViT, trained from scratch") | {"output": output}
 
 
-def compact_folder(model: Path, masks: Path, output: Path, compactor: str = "auto") -> dict[str, Any]:
-    """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`."""
+def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str = "auto") -> dict[str, Any]:
+    """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
+
+    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists already; choose another --output")
-    dense, decided = load_saved(str(model)), MaskSet.load(masks)
+    dense = load_saved(str(model)) if masks else load_pruned(str(model))
+    decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense))
     decided.bake(dense)
     compaction = choose(decided, compactor, load_plugins()).compact(dense, decided, structure_of(dense))
     batches = [dummy_inputs(dense, 4, 16)]

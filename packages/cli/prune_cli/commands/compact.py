@@ -10,16 +10,25 @@ from prune_cli import options
 
 def compact(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of the masked model. Example: ./my-bert")],
-    masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="File of masks. Example: runs/first/masks.safetensors")
-    ],
     output: Annotated[Path, typer.Option(help="Folder of the compact model. Example: --output ./my-bert-small")],
+    masks: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MASKS]",
+            help="File of masks; without it the zeros of MODEL, pruned elsewhere, are its masks. "
+            "Example: runs/first/masks.safetensors",
+        ),
+    ] = None,
     compactor: Annotated[
         str, typer.Option(help="auto takes the one that accepts the masks. Example: --compactor dense")
     ] = "auto",
     json: options.Json = False,
 ) -> None:
-    """Remove from MODEL what MASKS say; the result is verified before it is written."""
+    """Remove from MODEL what MASKS say; the result is verified before it is written.
+
+    Without MASKS it takes models that were pruned elsewhere: whole heads and neurons of zeros are removed, and folders
+    with `pruned_heads` in config.json and smaller matrices, which transformers 5 does not load, become loadable ones.
+    """
     from prune_core.plugins import load_plugins
 
     if compactor != "auto":
