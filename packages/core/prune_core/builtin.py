@@ -8,7 +8,7 @@ from prune_core.architectures.llama import LLAMA
 from prune_core.architectures.opt import OPT
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
-from prune_core.presets import GLUE_TASKS, MULTIPLE_CHOICE, TOKEN_CLASSIFICATION, WORD_AND_CHOICE_TASKS
+from prune_core.presets import GLUE_TASKS, MULTIPLE_CHOICE, SQUAD_TASKS, TOKEN_CLASSIFICATION, WORD_AND_CHOICE_TASKS
 
 
 @hookimpl
@@ -48,6 +48,7 @@ def prune_tasks() -> list[TaskSpec]:
             **MULTIPLE_CHOICE,
         ),
         *GLUE_TASKS,
+        *SQUAD_TASKS,
         *WORD_AND_CHOICE_TASKS,
     ]
 

@@ -89,3 +89,30 @@ WORD_AND_CHOICE_TASKS = [
         **MULTIPLE_CHOICE,
     ),
 ]
+
+_SPANS: dict[str, Any] = {
+    "training": {"epochs": 10.0, "learning_rate": 3e-5, "batch_size": 16},
+    "measure": {"length": 384},
+}
+
+
+def _squad(name: str, summary: str, **task: Any) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        summary=summary,
+        target="prune_core.tasks.question_answering:QuestionAnswering",
+        config="prune_core.tasks.config:QuestionAnsweringConfig",
+        defaults={"task": task, **_SPANS},
+    )
+
+
+SQUAD_TASKS = [
+    _squad("question-answering", "the answer to a question, a span of a text, or none"),
+    _squad("squad", "SQuAD 1.1: every question has an answer (F1, exact match)", dataset="rajpurkar/squad"),
+    _squad(
+        "squad_v2",
+        "SQuAD 2.0: some questions have no answer (F1, exact match)",
+        dataset="rajpurkar/squad_v2",
+        unanswerable=True,
+    ),
+]
