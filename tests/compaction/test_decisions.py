@@ -48,9 +48,9 @@ def check(model, masks):
     return compaction.model, {unit.key: list(unit.kept) for unit in compaction.units}
 
 
-@pytest.fixture(params=["bert", "roberta", "electra", "distilbert", "vit", "deit"])
+@pytest.fixture(params=["bert", "roberta", "electra", "distilbert", "vit", "deit", "bart", "opt"])
 def model(request):
-    return tiny_model(request.param)
+    return tiny_model(request.param, **({"activation_function": "gelu"} if request.param == "opt" else {}))
 
 
 @pytest.fixture

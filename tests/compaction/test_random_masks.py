@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from itertools import cycle
 
 import pytest
 import torch
@@ -42,15 +43,18 @@ PLAN = st.lists(
     min_size=12,
     max_size=12,
 )
-FAMILY = st.sampled_from(("bert", "distilbert", "vit", "deit", "roberta", "electra"))
+FAMILY = st.sampled_from(("bert", "distilbert", "vit", "deit", "roberta", "electra", "bart", "opt"))
 QUIET = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def masks_of(model, plan, seed, *, sparse):
-    """Masks of each prunable linear by its entry of the plan: granularity, share that survives, bias masked too."""
+    """Masks of each prunable linear by its entry of the plan, which starts again at its end.
+
+    An entry: granularity, share that survives, bias masked too.
+    """
     generator = torch.Generator().manual_seed(seed)
     masks = {}
-    for name, (granularity, density, with_bias) in zip(structure_of(model).linears(), plan, strict=True):
+    for name, (granularity, density, with_bias) in zip(structure_of(model).linears(), cycle(plan)):
         layer = linear(model, name)
         shape = tuple(layer.weight.shape)
         if granularity is None:

@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
@@ -26,7 +27,7 @@ from transformers import (
 from prune_core.compaction import compact
 from prune_core.loading import structure_of
 from prune_core.saving import save_compact
-from prune_core.testing.sample_masks import unit_masks
+from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import FAMILIES, auto_class, tiny_inputs, tiny_model
 
 
@@ -244,3 +245,42 @@ def test_a_dense_model_is_none_of_our_business(tmp_path):
     again = BertForSequenceClassification.from_pretrained(tmp_path)
     assert getattr(again.config, "quantization_config", None) is None
     assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+
+
+HEADS = {
+    "bart": ("SequenceClassification", "QuestionAnswering", ""),
+    "mbart": ("SequenceClassification", "QuestionAnswering", ""),
+    "opt": ("SequenceClassification", "QuestionAnswering", ""),
+    "qwen2": ("SequenceClassification", "TokenClassification", ""),
+    "gemma3_text": ("SequenceClassification", ""),
+}
+
+
+@pytest.mark.parametrize(("family", "head"), [(family, head) for family in HEADS for head in HEADS[family]])
+def test_heads_of_generating_families(family, head, compact_folder, same, tmp_path):
+    """The trunk is that of the model that generates; and what is compacted under this head reloads as well."""
+    written = compact_folder(family)
+    model = auto_class(family, head).from_pretrained(written.folder)
+    trunk, mine = (getattr(one, one.base_model_prefix, one) for one in (model, written.model))
+    assert same(trunk, mine)
+    dense = tiny_model(family, head=head)
+    kept = uneven(dense)
+    compaction = compact(dense, unit_masks(dense, lambda unit: kept[unit.key]))
+    save_compact(compaction, tmp_path / "model")
+    assert same(type(dense).from_pretrained(tmp_path / "model"), compaction.model)
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart", "pegasus", "marian"])
+def test_a_decoder_without_its_encoder(family, sparse, compact_folder, tmp_path):
+    """What the folder says of the encoder is no fault where a model has only the decoder; it stays in the config."""
+    written = compact_folder(family, sparse=sparse)
+    model = AutoModelForCausalLM.from_pretrained(written.folder)
+    assert structure_of(model).absent == ("encoder.layer.",)
+    ids = torch.tensor([[5, 9, 17]])
+    with torch.no_grad():
+        expected = written.model.get_decoder()(ids).last_hidden_state
+        assert torch.equal(model.eval().get_decoder()(ids).last_hidden_state, expected)
+    model.save_pretrained(tmp_path / "decoder")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "decoder")
+    with torch.no_grad():
+        assert torch.equal(again.eval().get_decoder()(ids).last_hidden_state, expected)

@@ -6,6 +6,7 @@ from prune_core.architectures.bert import BERT
 from prune_core.architectures.distilbert import DISTILBERT
 from prune_core.architectures.llama import LLAMA
 from prune_core.architectures.opt import OPT
+from prune_core.architectures.t5 import T5, T5_GATED
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
 from prune_core.presets import GLUE_TASKS, MULTIPLE_CHOICE, SQUAD_TASKS, TOKEN_CLASSIFICATION, WORD_AND_CHOICE_TASKS
@@ -55,4 +56,4 @@ def prune_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def prune_architectures() -> list[Architecture]:
-    return [BART, BERT, DISTILBERT, LLAMA, OPT, VIT]
+    return [BART, BERT, DISTILBERT, LLAMA, OPT, T5, T5_GATED, VIT]

@@ -30,7 +30,7 @@ class Attention:
     """One attention unit: module paths of its linears and of the module that holds the head counts.
 
     `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
-    (a stub) both counts are 0. `cross`: keys and values come from another stack.
+    (a stub) both counts are 0. `cross`: keys and values come from another stack. `adapter`: as in the family's layout.
     """
 
     key: str
@@ -43,6 +43,7 @@ class Attention:
     key_value_heads: int
     head_size: int
     cross: bool = False
+    adapter: str | None = None
 
     @property
     def queries_per_key(self) -> int:
@@ -166,19 +167,34 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
     Raises StructureError, naming the linears that are there, when no family fits or a layout finds nothing.
     """
     known = list(architectures)
+    misfits = []
     for architecture in known:
         if model_type(model) in architecture.model_types:
-            stacks = {stack.prefix: tuple(_units(model, stack)) for stack in architecture.stacks}
-            units = tuple(unit for stack in stacks.values() for unit in stack)
-            if units:
-                return ModelStructure(architecture.name, units, absent=tuple(key for key in stacks if not stacks[key]))
+            try:
+                found = _structure(model, architecture)
+            except StructureError as error:
+                misfits.append(f"; not {architecture.name}: {error}")
+            else:
+                if found.units:
+                    return found
+    raise StructureError(_unknown(model, known) + "".join(misfits))
+
+
+def _unknown(model: nn.Module, known: list[Architecture]) -> str:
     families = ", ".join(sorted({name for architecture in known for name in architecture.model_types}))
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
-    raise StructureError(
+    return (
         f"{type(model).__name__} (model type {model_type(model)!r}) has no prunable unit that is known: found {found}; "
         f"known families: {families}"
     )
+
+
+def _structure(model: nn.Module, architecture: Architecture) -> ModelStructure:
+    """The units by one family's layout; StructureError where a layer is not as the layout says."""
+    stacks = {stack.prefix: tuple(_units(model, stack)) for stack in architecture.stacks}
+    units = tuple(unit for stack in stacks.values() for unit in stack)
+    return ModelStructure(architecture.name, units, absent=tuple(key for key in stacks if not stacks[key]))
 
 
 def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:
@@ -207,6 +223,7 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
         key_value_heads=heads(layout.key),
         head_size=head_size,
         cross=layout.cross,
+        adapter=layout.adapter,
     )
 
 

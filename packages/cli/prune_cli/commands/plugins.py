@@ -101,6 +101,8 @@ def _import(offer: "Offer") -> None:
     from prune_core.strategy import Strategy, StrategyConfig
     from prune_core.task import Task, TaskConfig
 
+    for adapter in _adapters(offer):
+        import_target(adapter)
     bases: dict[str, type] = {"strategies": Strategy, "compactors": Compactor, "tasks": Task}
     expected = {"target": bases.get(offer.kind), "config": TaskConfig if offer.kind == "tasks" else StrategyConfig}
     for attribute, base in expected.items():
@@ -110,6 +112,13 @@ def _import(offer: "Offer") -> None:
         found = import_target(target)
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{target} is no {base.__name__}")
+
+
+def _adapters(offer: "Offer") -> set[str]:
+    from prune_core.architectures import Architecture
+
+    stacks = offer.spec.stacks if isinstance(offer.spec, Architecture) else ()
+    return {layout.adapter for stack in stacks for layout in stack.attention.values() if layout.adapter}
 
 
 def _fail(broken: "list[NotLoaded]", doubles: list[str]) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class AttentionLayout:
     """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head.
 
-    `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here.
+    `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here. `adapter`:
+    "module:Class" of an `Adapter` (prune_core.compaction.adapter) for what more than narrower linears a family needs.
     """
 
     core: str
@@ -18,6 +19,7 @@ class AttentionLayout:
     output: str
     head_size: str
     cross: bool = False
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from prune_core.compaction.stubs import BiasOnly, NoAttention
+from prune_core.compaction.adapter import Adapter
+from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
+from prune_core.plugins import import_target
 from prune_core.structure import Attention, FeedForward, Unit, linear
 
 COUNTS = ("num_attention_heads", "num_heads", "n_heads")
@@ -45,17 +47,28 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
     for name, value in (values | {"num_key_value_heads": len(kept)}).items():
         if hasattr(core, name):
             setattr(core, name, value)
+    if unit.adapter and len(kept) < unit.key_value_heads:
+        _adapter(unit.adapter).narrow(core, kept)
 
 
 def _remove_attention(model: nn.Module, unit: Attention) -> None:
     stub = _bias_only(model, unit.output)
-    place = None if unit.cross else getattr(model.get_submodule(unit.core), "layer_idx", None)
+    core = model.get_submodule(unit.core)
+    if unit.adapter:
+        _replace(model, unit.core, _adapter(unit.adapter).empty(core, stub))
+        return
+    place = None if unit.cross else getattr(core, "layer_idx", None)
     inner = unit.output.removeprefix(f"{unit.core}.")
     if inner == unit.output:
         _replace(model, unit.output, stub)
         _replace(model, unit.core, NoAttention(layer_idx=place))
     else:
         _replace(model, unit.core, NoAttention(inner, stub, place))
+
+
+def _adapter(target: str) -> type[Adapter]:
+    found: type[Adapter] = import_target(target)
+    return found
 
 
 def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:
@@ -66,7 +79,7 @@ def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int
     _replace(model, unit.down, _bias_only(model, unit.down))
     for name in (unit.up, unit.gate):
         if name:
-            _replace(model, name, nn.Identity())
+            _replace(model, name, Unused())
 
 
 def _narrow(layer: nn.Linear, index: Tensor, axis: Axis) -> None:

@@ -27,6 +27,17 @@ class BiasOnly(nn.Module):
         return zeros if self.bias is None else zeros + self.bias
 
 
+class Unused(nn.Identity):
+    """Stands for a linear whose output nobody reads. Some families draw `weight` at random when they are made."""
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(1), persistent=False)
+        self.bias = None
+
+
 class NoAttention(nn.Module):
     """An attention module without heads: (output, None), where output is its own bias-only projection if it has one.
 
@@ -47,13 +58,13 @@ class NoAttention(nn.Module):
         self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         if past_key_values is not None and self.layer_idx is not None:
-            _remember_length(past_key_values, hidden_states, self.layer_idx)
+            remember_length(past_key_values, hidden_states, self.layer_idx)
         if self.projection_name is None:
             return hidden_states, None
         return self.get_submodule(self.projection_name)(hidden_states), None
 
 
-def _remember_length(cache: Any, hidden_states: Tensor, layer_idx: int) -> None:
+def remember_length(cache: Any, hidden_states: Tensor, layer_idx: int) -> None:
     """Let the cache count these positions [batch, length, hidden], by keys and values of one head and one feature."""
     batch, length, _ = hidden_states.shape
     nothing = hidden_states.new_zeros(batch, 1, length, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,11 +71,7 @@ def uneven(model: PreTrainedModel) -> dict[str, list[int]]:
     structure = structure_of(model)
     heads = (slice(None, None, 2), slice(0), slice(-1, None), slice(None))
     neurons = (slice(3, None, 15), slice(20, 51), slice(0), slice(11, 12))
-    return {
-        unit.key: list(range(_count(unit)))[parts[index % 4]]
-        for units, parts in ((structure.attention, heads), (structure.ffn, neurons))
-        for index, unit in enumerate(units)
-    }
+    return _in_turn(structure.attention, heads) | _in_turn(structure.ffn, neurons)
 
 
 def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
@@ -94,6 +90,10 @@ def _some(unit: Unit, generator: torch.Generator) -> list[int]:
     total = _count(unit)
     kept: list[int] = torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
     return kept
+
+
+def _in_turn(units: Sequence[Unit], parts: Sequence[slice]) -> dict[str, list[int]]:
+    return {unit.key: list(range(_count(unit)))[parts[index % len(parts)]] for index, unit in enumerate(units)}
 
 
 def _count(unit: Unit) -> int:

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ class StrategyContract(ABC):
     def strategy(self) -> Strategy:
         """A fresh strategy, always of the same configuration."""
 
-    def loop(self, family: str, **changes: int) -> Loop:
+    def loop(self, family: str, **changes: Any) -> Loop:
         """A fresh strategy, prepared on a fresh tiny model."""
         return Loop(tiny_model(family, **changes), self.strategy(), self.steps)
 

@@ -21,16 +21,21 @@ _DROPOUTS = (
     "dropout",
     "attention_dropout",
     "seq_classif_dropout",
+    "dropout_rate",
 )
 
 
 @dataclass(frozen=True)
 class _Family:
-    """The head that a family gets by default, what it calls hidden size, heads, layers and neurons, its other sizes."""
+    """The head that a family gets by default, what it calls hidden size, heads, layers and neurons, its other sizes.
+
+    `model_type` where a family is a variant of another.
+    """
 
     head: str = "SequenceClassification"
     names: tuple[str, str, str, str] = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
     others: dict[str, Any] = field(default_factory=dict)
+    model_type: str | None = None
 
     def having(self, **others: Any) -> "_Family":
         return replace(self, others=self.others | others)
@@ -48,6 +53,9 @@ _TRANSLATOR = replace(
         "encoder_ffn_dim decoder_ffn_dim",
     ),
 )
+_T5 = replace(_TRANSLATOR, names=("d_model", "num_heads", "num_layers num_decoder_layers", "d_ff")).having(
+    d_kv=HIDDEN // HEADS, decoder_start_token_id=0
+)
 _DECODER = replace(_TEXT, head="CausalLM")
 _GROUPED = _DECODER.having(num_key_value_heads=2, head_dim=HIDDEN // HEADS, pad_token_id=0)
 
@@ -62,6 +70,8 @@ _FAMILIES: dict[str, _Family] = {
     "mbart": _TRANSLATOR,
     "pegasus": _TRANSLATOR,
     "marian": _TRANSLATOR.having(pad_token_id=0, eos_token_id=2, decoder_start_token_id=0),
+    "t5": _T5,
+    "flan-t5": replace(_T5, model_type="t5").having(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "opt": replace(_DECODER, names=("hidden_size", "num_attention_heads", "num_hidden_layers", "ffn_dim")).having(
         word_embed_proj_dim=HIDDEN
     ),
@@ -74,7 +84,7 @@ _FAMILIES: dict[str, _Family] = {
 }
 
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
-"""Model types that `tiny_model` can build."""
+"""Families that `tiny_model` can build, by model type."""
 
 GENERATING: tuple[str, ...] = tuple(name for name in FAMILIES if _FAMILIES[name].head in ("Seq2SeqLM", "CausalLM"))
 """Those that it builds as models that generate text."""
@@ -105,7 +115,7 @@ def tiny_model(
     sizes = zip(chosen.names, (HIDDEN, heads, layers, NEURONS), strict=True)
     named = {name: size for names, size in sizes for name in names.split()}
     fields = {**dict.fromkeys(_DROPOUTS, 0.0), "num_labels": LABELS, **named, **chosen.others, **changes}
-    config = AutoConfig.for_model(family, **fields)
+    config = AutoConfig.for_model(chosen.model_type or family, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = auto_class(family, head).from_config(config)
