@@ -9,7 +9,8 @@ from prune_core.compaction import compact
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.saving import save_compact
-from prune_core.testing.sample_masks import random_masks, unit_masks
+from prune_core.testing.loop import everything
+from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 FIRST = {
@@ -63,6 +64,27 @@ def test_sizes_compose_and_reload(model, through_a_folder, tmp_path):
     assert torch.equal(logits(again), logits(twice.model))
     # the first compaction still says what it said
     assert once.model.config.quantization_config.units["layer.0.attention"] == {"kept": [0, 2, 3], "of": 4}
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "flan-t5", "opt", "qwen2"])
+def test_heads_of_decoders_are_counted_from_the_dense_model(family, tmp_path):
+    """The last head that is left of each unit; T5 finds its position bias by its number in the dense model."""
+    model = tiny_model(family, layers=4)
+    first = uneven(model)
+    once = compact(model, keeping(model, first)).model
+    masks = unit_masks(once, lambda unit: [len(first[unit.key]) - 1] if unit.linears() else None)
+    masked = copy.deepcopy(once)
+    masks.bake(masked)
+    twice = compact(once, masks)
+    for found, expected in zip(everything(twice.model), everything(masked), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    units = twice.model.config.quantization_config.units
+    assert {unit.key: units[unit.key]["kept"] for unit in structure_of(model).attention} == {
+        unit.key: first[unit.key][-1:] for unit in structure_of(model).attention
+    }
+    save_compact(twice, tmp_path / "twice")
+    again = everything(reloaded(model, tmp_path / "twice"))
+    assert all(torch.equal(one, other) for one, other in zip(again, everything(twice.model), strict=True))
 
 
 def test_a_stub_is_no_unit_to_prune(model):

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from prune_core.compaction import compact
-from prune_core.errors import PluginError
+from prune_core.errors import PluginError, StructureError
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.plugins import Plugins
@@ -25,7 +25,8 @@ def describing(*changes: str) -> str:
     """A plugin that describes a family for each of these changes of core's BERT."""
     families = ", ".join(f"replace(BERT, {change})" for change in changes)
     return (
-        "from dataclasses import replace\nfrom prune_core.architectures.bert import BERT\n"
+        "from dataclasses import replace\nfrom prune_core.architectures import FeedForwardLayout\n"
+        "from prune_core.architectures.bert import BERT\nFFN = FeedForwardLayout('mlp.up', 'mlp.down', 'mlp.act')\n"
         f"@hookimpl\ndef prune_architectures():\n    return [{families}]\n"
     )
 
@@ -78,6 +79,15 @@ def test_one_distribution_may_describe_a_type_twice(add: Add, load: Load) -> Non
     add("prune-new", describing(f"name='before', stacks=(), {new}", f"name='after', {new}"))
     load()
     assert structure_of(model).architecture == "after"
+
+
+def test_a_layout_that_does_not_fit_says_what_is_missing(add: Add, load: Load) -> None:
+    model = tiny_model("bert")
+    model.config.model_type = "new-bert"
+    add("prune-new", describing("name='wrong', model_types=('new-bert',), stacks=(replace(BERT.stacks[0], ffn=FFN),)"))
+    load()
+    with pytest.raises(StructureError, match=r"not wrong: there is no mlp\.up in a BertLayer: it has attention"):
+        structure_of(model)
 
 
 def test_an_excluded_unit_leaves_the_owner(load: Load) -> None:

@@ -31,7 +31,7 @@ class MaskingConfig(StrategyConfig):
     attention_weight: float = Field(1.0, ge=0, description="Weight of the cost on attention's scores.")
     ffn_weight: float = Field(1.0, ge=0, description="Weight of the cost on the feed-forward scores.")
     exclude: tuple[str, ...] = Field(
-        (), description="Units to leave alone, as globs of `prune inspect` keys: layer.0.*, *.attention."
+        (), description="Units to leave alone, as globs of `prune inspect` keys: layer.0.*, *.attention, encoder.*."
     )
     threshold: float = Field(0.1, description="Final threshold, with a penalty weight and a threshold binarizer.")
     floor: float = Field(

@@ -80,7 +80,9 @@ class CompactorContract(ABC):
         model = _model(family)
         compaction = self.compact(model, unit_masks(model, lambda unit: (1,)))
         kept = {report.key: report.kept for report in compaction.units}
-        assert kept == dict.fromkeys(structure_of(model).keys(), (1,)), f"head and neuron 1 stay of each unit, not {kept}"
+        assert kept == dict.fromkeys(structure_of(model).keys(), (1,)), (
+            f"head and neuron 1 stay of each unit, not {kept}"
+        )
         stored = structure_of(compaction.model).size(compaction.model) / structure_of(model).size(model)
         assert compaction.density == pytest.approx(stored), "density is the stored share of the prunable weights"
 
