@@ -106,6 +106,7 @@ class MeasureSection(_Section):
     batch_size: int = Field(8, ge=1, description="Examples a batch.")
     length: int = Field(128, ge=1, description="Tokens an example (text models).")
     rounds: int = Field(20, ge=3, description="Interleaved rounds that count.")
+    baseline: str | None = Field(None, description="Model to compare with; by default the one that is pruned.")
 
 
 class PluginsSection(_Section):
@@ -114,6 +115,7 @@ class PluginsSection(_Section):
     disabled: tuple[str, ...] = Field((), description="Distributions to leave out.")
 
 
+Density = Annotated[float, Field(gt=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -123,6 +125,11 @@ class Recipe(_Section):
     model: str | None = Field(None, description="Folder or hub name of the model to prune.")
     task: SerializeAsAny[TaskSection] = TaskSection()
     strategy: StrategySection = StrategySection(name="hybrid")
+    densities: tuple[Density, ...] = Field(
+        (),
+        description="Falling densities, instead of the strategy's: a run through all of them, that leaves a compact "
+        "model at each.",
+    )
     teacher: str = Field("auto", description="self, none, a model; auto: self if the head is trained, else none.")
     training: TrainingSection = TrainingSection()
     distillation: DistillationSection = DistillationSection()
@@ -132,6 +139,14 @@ class Recipe(_Section):
     device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"
     output: Path | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
     plugins: PluginsSection = PluginsSection()
+
+    @model_validator(mode="after")
+    def _falling(self) -> "Recipe":
+        if list(self.densities) != sorted(set(self.densities), reverse=True):
+            raise ValueError(f"densities must fall, found {list(self.densities)}")
+        if self.densities and self.strategy.fields().get("density") is not None:
+            raise ValueError("give strategy.density or several densities, not both")
+        return self
 
     @classmethod
     def parse(cls, data: Any, source: str = "recipe") -> "Recipe":

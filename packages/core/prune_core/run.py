@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from prune_core.compaction import choose
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
+from prune_core.densities import lowest, members, report
 from prune_core.errors import DataError, ModelError
 from prune_core.examples import Numbered
 from prune_core.files import replacing, write_text
@@ -70,8 +71,10 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     """
     recipe = resolved(recipe)
     with open_workspace(recipe, resume=resume, overwrite=overwrite) as workspace:
-        done = finished(workspace) if resume else None
-        return done or _run(recipe, workspace, resume=resume, overwrite=overwrite)
+        whole = _through if recipe.densities else _run
+        manifest = whole(recipe, workspace, resume=resume, overwrite=overwrite)
+        shutil.rmtree(workspace.teacher, ignore_errors=True)
+        return manifest
 
 
 def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
     output = str(recipe.output or "runs/DATE-STRATEGY")
     with open_workspace(recipe, resume=resume, overwrite=overwrite):
         if recipe.model is not None:
-            ready = prepare(recipe)
+            ready = prepare(lowest(recipe))
             return _plan(ready, f"{recipe.model} ({type(ready.dense).__name__})") | {"output": output}
         with rehearsal(recipe) as ready:
             return _plan(ready, "a small ViT, trained from scratch") | {"output": output}
@@ -122,7 +125,9 @@ def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device:
 
 
 def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-    started = time.time()
+    started, done = time.time(), finished(workspace) if resume else None
+    if done:
+        return done
     ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
     masks = _fine_pruned(ready, workspace)
     compaction, verification = _compacted(ready, workspace, masks)
@@ -130,7 +135,20 @@ def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool)
     verification = _saved(ready, workspace, compaction, verification)
     manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
     workspace.write_manifest(manifest)
-    shutil.rmtree(workspace.teacher, ignore_errors=True)
+    return manifest
+
+
+def _through(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """Run after run, each at one of the densities; what is done already is left as it is."""
+    ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
+    manifests = []
+    for member in members(ready.job, workspace.folder):
+        again = Workspace(Path(str(member.output))).is_run()
+        with open_workspace(member, resume=again, overwrite=False) as own:
+            own = replace(own, lessons=workspace.teacher)
+            manifests.append(_run(member, own, resume=again, overwrite=False))
+    manifest = report(workspace.folder, manifests)
+    workspace.write_manifest(manifest)
     return manifest
 
 
@@ -138,7 +156,7 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
     """The run of a resolved recipe, ready to train, and its folder ready to be written to: in this order."""
     recipe = recipe.model_copy(update={"output": absolute_path(workspace.folder)})
     if recipe.model is not None:
-        ready = prepare(recipe)
+        ready = prepare(lowest(recipe))
         workspace.begin(overwrite=overwrite)
     else:
         if not resume:
@@ -147,7 +165,7 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
         workspace.begin(overwrite=overwrite)
         write_text(workspace.recipe, recipe.dump())  # the dense model takes a minute: it can be resumed as well
         recipe = demonstration(recipe, workspace.folder)
-        ready = prepare(recipe)
+        ready = prepare(lowest(recipe))
     keep_data(workspace, ready)
     write_text(workspace.recipe, recipe.dump())
     return ready
@@ -226,11 +244,11 @@ def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
 def _report(
     ready: Preparation, workspace: Workspace, compaction: Compaction, verification: Verification
 ) -> dict[str, Any]:
-    job, dense, model = ready.job, ready.dense.cpu(), compaction.model
+    job, model, (dense, known) = ready.job, compaction.model, _baseline(ready)
     comparison = compare(model.cpu(), dense, _fitting(job.recipe.measure, dense), job.device)
     results = Results(
         metric=job.task.metric,
-        dense=_evaluate(job, dense) if job.trained_head else {},
+        dense=_evaluate(job, dense) if known else {},
         pruned=_evaluate(job, model),
         asked=getattr(ready.strategy.config, "target", None),
         filled=ready.fill is not None,
@@ -247,6 +265,14 @@ def _report(
         "sha256": digests(workspace.model),
         **provenance(job.plugins),
     }
+
+
+def _baseline(ready: Preparation) -> tuple[PreTrainedModel, bool]:
+    """The model to compare with, and whether its head is trained, so that its figures say something."""
+    job, path = ready.job, ready.job.recipe.measure.baseline
+    if path is None:
+        return ready.dense.cpu(), job.trained_head
+    return job.task.load_model(path), job.task.has_trained_head(path)
 
 
 def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:

@@ -23,9 +23,10 @@ _REPORTED = ("output", "summary", "filled")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of a run."""
+    """Paths of a run. `lessons`: where the teacher's outputs lie that several runs share."""
 
     folder: Path
+    lessons: Path | None = None
 
     @property
     def recipe(self) -> Path:
@@ -55,7 +56,7 @@ class Workspace:
     @property
     def teacher(self) -> Path:
         """What the teacher puts out for each training example, while it is needed."""
-        return self.folder / "teacher"
+        return self.lessons or self.folder / "teacher"
 
     @property
     def model(self) -> Path:
@@ -73,8 +74,12 @@ class Workspace:
     def made(self) -> list[Path]:
         """What a run leaves here, of what there is; the recipe last, so that half of it is still a run's."""
         results = [self.manifest, self.metrics, self.masks, self.masked, self.checkpoints, self.teacher, self.model]
-        own = [*results, *self._demonstration(), self.recipe]
+        own = [*results, *self.members(), *self._demonstration(), self.recipe]
         return [path for path in own if path.exists() or path.is_symlink()]
+
+    def members(self) -> list[Path]:
+        """Folders of the runs that a run through several densities consists of."""
+        return [path for path in sorted(self.folder.glob("density-*")) if Workspace(path).is_run()]
 
     def read_manifest(self) -> dict[str, Any]:
         """What the run reported, its output being where it is now; RunError when it has not ended, or is damaged."""

@@ -191,6 +191,8 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
 def _summary(manifest: dict[str, Any]) -> None:
     from prune_cli import render
 
-    rows = [(row["figure"], row["dense"], row["pruned"]) for row in manifest["summary"]]
-    render.print_table(manifest["output"], ["figure", "dense", "pruned"], rows)
-    typer.echo(f"The compact model is {manifest['output']}/model: import prune_core, then from_pretrained as usual.")
+    rows = manifest["summary"]
+    render.print_table(manifest["output"], list(rows[0]), [tuple(row.values()) for row in rows])
+    models = "models lie in" if "members" in manifest else "model is"
+    folder = manifest["output"] if "members" in manifest else f"{manifest['output']}/model"
+    typer.echo(f"The compact {models} {folder}: import prune_core, then from_pretrained as usual.")
