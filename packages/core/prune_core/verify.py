@@ -111,9 +111,8 @@ def verify_run(run: Path) -> Verification:
     workspace = Workspace(run)
     manifest = workspace.read_manifest()
     if workspace.members():
-        raise RunError(
-            f"{run} holds a model at each of several densities: verify {workspace.members()[0]} and the others"
-        )
+        names = ", ".join(path.name for path in workspace.members())
+        raise RunError(f"{run} holds a run at each of several densities: verify {names} in it")
     masks, recipe = MaskSet.load(workspace.masks), workspace.read_recipe()
     job = make_job(recipe)
     task = job.task
