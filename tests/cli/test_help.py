@@ -18,6 +18,8 @@ LIGHT_COMMANDS = (
     ["plugins"],
     ["plugins", "--json"],
     ["strategies"],
+    ["tasks"],
+    ["tasks", "mnli"],
     ["run", "--strategy", "no-such-strategy"],
 )
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -120,8 +121,10 @@ def task_config_class(name: str, plugins: Plugins) -> type[TaskConfig]:
 
 
 def _check_files(section: TaskSection) -> None:
-    for field in ("train_file", "validation_file"):
-        path = getattr(section, field)
+    files = {"train_file": section.train_file, "validation_file": section.validation_file}
+    if not section.dataset:  # else they are splits of it
+        files |= {f"further_validation.{name}": Path(file) for name, file in section.further_validation.items()}
+    for field, path in files.items():
         if path is not None and not path.is_file():
             raise DataError(f"task.{field}: there is no file {path}")
 

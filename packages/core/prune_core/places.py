@@ -11,6 +11,9 @@ from prune_core.recipe import Recipe
 def absolute(recipe: Recipe) -> Recipe:
     """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
     task = {name: _absolute(getattr(recipe.task, name)) for name in ("dataset", "train_file", "validation_file")}
+    if not recipe.task.dataset:  # else they are splits of it
+        further = recipe.task.further_validation
+        task["further_validation"] = {name: str(absolute_path(Path(file))) for name, file in further.items()}
     changes: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
     earlier = {name: str(absolute_path(path)) for name, path in _earlier(recipe).items()}
     changes |= {"task": recipe.task.model_copy(update=task), "strategy": recipe.strategy.model_copy(update=earlier)}
