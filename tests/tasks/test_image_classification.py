@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
+from prune_core.configuring import validated
 from prune_core.errors import DataError, ModelError
 from prune_core.tasks.config import ImageClassificationConfig
 from prune_core.tasks.image_classification import ImageClassification
@@ -110,3 +111,35 @@ def test_real_data(image_model):
     task = ImageClassification(section, image_model(labels=10))
     assert len(task.train()) == 9
     assert task.collate(list(task.validation().select(range(2))))["pixel_values"].shape == (2, 3, 32, 32)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not here (PRUNE_DATA)")
+def test_cifar10_by_name_with_the_local_validation_as_its_test_split(image_model, monkeypatch):
+    monkeypatch.setenv("PRUNE_DATA", str(DATA))
+    recipe = validated({"model": image_model(labels=10), "task": {"name": "cifar10", "max_validation_samples": 3}})
+    task = ImageClassification(recipe.task, recipe.model)
+    assert len(task.validation()) == 3
+    assert recipe.task.validation_split == "test"
+
+
+def test_a_test_split_has_the_file_of_validation_only_where_nothing_else_is_evaluated(
+    tmp_path, image_model, monkeypatch
+):
+    for name in ("train", "validation"):
+        stored(tmp_path / f"shades-{name}.parquet")
+    monkeypatch.setenv("PRUNE_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    section = {"dataset": "nobody/shades", "validation_split": "test"}
+    assert len(ImageClassification(ImageClassificationConfig(**section), image_model()).validation()) == 3
+    section = {"dataset": "nobody/shades", "further_validation": {"more": "test"}}
+    with pytest.raises(DataError, match=r"nobody/shades, split test cannot be read"):
+        ImageClassification(ImageClassificationConfig(**section), image_model())
+
+
+def test_the_images_of_a_hub_data_set_are_found_by_their_type(tmp_path, image_model):
+    features = Features({"id": Value("string"), "img": Image(), "label": ClassLabel(names=["dark", "light"])})
+    rows = {"id": ["a", "b"], "img": [picture(0), picture(255)], "label": [0, 1]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "t.parquet")
+    section = ImageClassificationConfig(train_file=tmp_path / "t.parquet", validation_file=tmp_path / "t.parquet")
+    task = ImageClassification(section, image_model())
+    assert task.collate(list(task.train()))["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1]

@@ -18,6 +18,10 @@ MULTIPLE_CHOICE: dict[str, Any] = {
 _TRAINING: dict[str, Any] = {"epochs": 6.0, "learning_rate": 5e-5, "batch_size": 32}
 """Of a small set: pruning takes a few passes to settle."""
 _LARGE: dict[str, Any] = {"epochs": 4.0, "learning_rate": 3e-5, "batch_size": 32}
+GENERATION: dict[str, Any] = {"epochs": 3.0, "learning_rate": 5e-5, "batch_size": 16, "eval_batch_size": 16}
+"""Of a model that writes texts: evaluation generates, several beams an example."""
+LANGUAGE_MODELING: dict[str, Any] = {"epochs": 3.0, "learning_rate": 5e-5, "batch_size": 8, "eval_batch_size": 8}
+"""Of long blocks, each token with a logit for every word."""
 
 
 def _glue(name: str, summary: str, columns: dict[str, str], training: dict[str, Any], **task: Any) -> TaskSpec:
@@ -114,5 +118,71 @@ SQUAD_TASKS = [
         "SQuAD 2.0: some questions have no answer (F1, exact match)",
         dataset="rajpurkar/squad_v2",
         unanswerable=True,
+    ),
+]
+
+
+def _summaries(name: str, summary: str, dataset: str, **task: Any) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        summary=summary,
+        target="prune_core.tasks.sequence_to_sequence:Summarization",
+        config="prune_core.tasks.config:SummarizationConfig",
+        defaults={"task": {"dataset": dataset, **task}, "training": GENERATION},
+    )
+
+
+GENERATION_TASKS = [
+    _summaries(
+        "cnn_dailymail",
+        "highlights of a news article (ROUGE)",
+        "abisee/cnn_dailymail",
+        dataset_config="3.0.0",
+        max_length=1024,
+        max_target_length=142,
+    ),
+    _summaries(
+        "xsum",
+        "one sentence on a news article (ROUGE)",
+        "EdinburghNLP/xsum",
+        max_length=1024,
+        max_target_length=62,
+    ),
+    _summaries("dialogsum", "summary of a dialogue (ROUGE)", "knkarthick/dialogsum", max_length=1024),
+    TaskSpec(
+        name="multi30k",
+        summary="captions of images from English to German (BLEU, chrF)",
+        target="prune_core.tasks.sequence_to_sequence:Translation",
+        config="prune_core.tasks.config:TranslationConfig",
+        defaults={
+            "task": {
+                "dataset": "bentrevett/multi30k",
+                "source_lang": "en",
+                "target_lang": "de",
+                "max_length": 64,
+                "max_target_length": 64,
+            },
+            "training": {**GENERATION, "batch_size": 32, "eval_batch_size": 32},
+        },
+    ),
+]
+
+OTHER_TASKS = [
+    TaskSpec(
+        name="wikitext2",
+        summary="the next token of Wikipedia's good articles (perplexity)",
+        target="prune_core.tasks.language_modeling:CausalLanguageModeling",
+        config="prune_core.tasks.config:LanguageModelingConfig",
+        defaults={
+            "task": {"dataset": "Salesforce/wikitext", "dataset_config": "wikitext-2-raw-v1", "separator": "\n\n"},
+            "training": LANGUAGE_MODELING,
+        },
+    ),
+    TaskSpec(
+        name="cifar10",
+        summary="what a small image shows, ten classes (accuracy)",
+        target="prune_core.tasks.image_classification:ImageClassification",
+        config="prune_core.tasks.config:ImageClassificationConfig",
+        defaults={"task": {"dataset": "uoft-cs/cifar10", "validation_split": "test"}, "training": _LARGE},
     ),
 ]

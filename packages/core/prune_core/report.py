@@ -29,12 +29,18 @@ class Results:
     compaction: Compaction
     verification: Verification
     comparison: Comparison
+    greater_is_better: bool = True
 
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
         return {
             "density": {"asked": self.asked, "reached": self.compaction.density},
-            "metric": {"name": self.metric, "dense": self.dense.get(self.metric), "pruned": self.pruned[self.metric]},
+            "metric": {
+                "name": self.metric,
+                "dense": self.dense.get(self.metric),
+                "pruned": self.pruned[self.metric],
+                "greater_is_better": self.greater_is_better,
+            },
             "metrics": {"dense": self.dense, "pruned": self.pruned},
             "verification": asdict(self.verification) | {"passed": self.verification.passed},
             "speedup": self.comparison.to_dict(),
@@ -51,9 +57,10 @@ class Results:
         low, high = self.comparison.speedup_low, self.comparison.speedup_high
         batch = self.comparison.settings["batch_size"]
         before = self.dense.get(self.metric)
+        title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
         before_fill = " (before the fill)" if self.filled else ""
         return [
-            _row(self.metric, "-" if before is None else f"{before:.4f}", f"{self.pruned[self.metric]:.4f}"),
+            _row(title, "-" if before is None else _rounded(before), _rounded(self.pruned[self.metric])),
             _row(f"density (asked {self.asked})", "1", f"{self.compaction.density:.3f}"),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),
@@ -80,6 +87,11 @@ def provenance(plugins: Plugins) -> dict[str, Any]:
         "machine": {"platform": platform.platform(), "python": platform.python_version()},
         "git": _commit(),
     }
+
+
+def _rounded(value: float) -> str:
+    """Four decimals of a figure from -1 to 1, two of one that is counted otherwise, such as ROUGE or perplexity."""
+    return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.2f}"
 
 
 def _row(figure: str, dense: str, pruned: str) -> dict[str, str]:

@@ -255,6 +255,7 @@ def _report(
         compaction=compaction,
         verification=verification,
         comparison=comparison.with_folders(workspace.model, workspace.masked),
+        greater_is_better=job.task.greater_is_better,
     )
     return {
         "output": str(workspace.folder),

@@ -64,7 +64,8 @@ def loading_class(model: PreTrainedModel) -> tuple[str, str]:
     own = type(model)
     if own.__module__.partition(".")[0] != "transformers":
         return own.__module__, own.__name__
-    named = f"AutoModelFor{own.__name__.partition('For')[2]}"
+    head = own.__name__.partition("For")[2]
+    named = "AutoModelForSeq2SeqLM" if head == "ConditionalGeneration" else f"AutoModelFor{head}"
     found = [name for name in modeling_auto.__all__ if own in _mapped(getattr(modeling_auto, name), model)]
     last = "AutoModelForPreTraining"
     order = {name: (name != named, name != "AutoModel", name == last) for name in found}

@@ -194,10 +194,15 @@ def _from_hub(section: TaskSection, name: str) -> Tables:
 
 
 def _local(section: TaskSection, split: str) -> Path | None:
-    """The file under PRUNE_DATA that stands for a split of a hub data set, such as sst2-train.parquet."""
+    """The file under PRUNE_DATA that stands for a split of a hub data set, such as sst2-train.parquet.
+
+    A file of validation stands for the test split of a data set that has no other to evaluate on, as CIFAR-10.
+    """
     folder = os.environ.get("PRUNE_DATA")
     names = (section.dataset_config, (section.dataset or "").rpartition("/")[2])
-    paths = [Path(folder) / f"{name}-{split}.parquet" for name in names if name] if folder else []
+    splits = [split, "validation"] if split == "test" == section.validation_split else [split]
+    files = [f"{name}-{split}.parquet" for name in names if name for split in splits]
+    paths = [Path(folder) / file for file in files] if folder else []
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datasets import Dataset, Value
+from datasets import Dataset
 from transformers import DataCollatorWithPadding
 
 from prune_core.errors import DataError
 from prune_core.tasks.classification import ClassificationTask
 from prune_core.tasks.config import TextClassificationConfig
-from prune_core.tasks.data import STRINGS, Table, Tables
+from prune_core.tasks.data import Table, Tables
+from prune_core.tasks.texts import is_text, require_text
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class TextClassification(ClassificationTask):
         self.texts = _text_columns(tables.present()[0], self.label, self.section.columns)
         for table in tables.present():
             for role, column in zip(("text", "text_pair"), self.texts, strict=False):
-                _require_text(table, role, column)
+                require_text(table, role, column)
         return tables
 
     def features(self, table: Table) -> Dataset:
@@ -62,7 +63,7 @@ def _text_columns(table: Table, label: str, columns: dict[str, str]) -> list[str
         return [columns[role] for role in ("text", "text_pair") if role in columns]
     if "text_pair" in columns:
         raise DataError("task.columns: text_pair is named and text is not; add --column text=NAME")
-    found = [name for name in table.columns if name != label and _is_text(table, name)]
+    found = [name for name in table.columns if name != label and is_text(table, name)]
     if not found:
         raise DataError(f"{table.source}: no text column; found {', '.join(table.columns)}; label {label!r}")
     if len(found) > 2:
@@ -71,15 +72,3 @@ def _text_columns(table: Table, label: str, columns: dict[str, str]) -> list[str
             "name one with --column text=NAME, or two with --column text_pair=NAME as well"
         )
     return found
-
-
-def _require_text(table: Table, role: str, column: str) -> None:
-    table.require(role, column)
-    if not _is_text(table, column):
-        raise DataError(f"{table.source}: column {column!r} holds {table.features[column]}; {role} must be strings")
-    table.refuse_nulls(role, column)
-
-
-def _is_text(table: Table, column: str) -> bool:
-    feature = table.features[column]
-    return isinstance(feature, Value) and feature.dtype in STRINGS

@@ -1,0 +1,101 @@
+"""Whole runs of models that write or guess text, and what they report: generated texts and perplexity."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from prune_core.configuring import validated
+from prune_core.recipe import TaskSection
+from prune_core.run import evaluate_folder, run
+from prune_core.verify import verify_run
+from tests.tasks import writers
+
+ROWS = 12
+SOURCES = [" ".join("abcdef"[(row + shift) % 6] for shift in range(2 + row % 5)) for row in range(ROWS)]
+COLUMNS = {
+    "summarization": {"document": SOURCES, "summary": [text[:3] for text in SOURCES]},
+    "translation": {"en": SOURCES, "de": SOURCES[::-1]},
+    "causal-lm": {"text": SOURCES},
+    "masked-lm": {"text": SOURCES},
+}
+OPTIONS = {
+    "summarization": {"max_target_length": 4},
+    "translation": {"max_target_length": 4, "source_lang": "en", "target_lang": "de"},
+    "causal-lm": {"max_length": 8},
+    "masked-lm": {"max_length": 8},
+}
+METRICS = {
+    "summarization": "rougeL",
+    "translation": "bleu",
+    "causal-lm": "perplexity (lower is better)",
+    "masked-lm": "perplexity (lower is better)",
+}
+CASES = [
+    ("summarization", writers.bart),
+    ("translation", writers.bart),
+    ("causal-lm", writers.opt),
+    ("causal-lm", writers.llama),
+    ("masked-lm", writers.bert),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1].__name__}")
+def finished(request, tmp_path_factory):
+    """Task, folder and manifest of a short run."""
+    task, make = request.param
+    folder = tmp_path_factory.mktemp("run")
+    file = str(writers.write(folder / "rows.jsonl", **COLUMNS[task]))
+    recipe = {
+        "model": writers.save(folder / "dense", make()),
+        "task": {"name": task, "train_file": file, "validation_file": file, **OPTIONS[task]},
+        "strategy": {"name": "structured", "density": 0.5, "neuron_multiple": 1},
+        "training": {"max_steps": 6, "batch_size": 4, "eval_batch_size": 5, "learning_rate": 1e-3},
+        "measure": {"batch_size": 1, "length": 8, "rounds": 3},
+        "device": "cpu",
+        "output": str(folder / "run"),
+    }
+    return task, folder / "run", run(validated(recipe))
+
+
+def test_it_reports_the_tasks_figure(finished):
+    task, folder, manifest = finished
+    assert manifest["teacher"] == "self"
+    assert manifest["metric"]["greater_is_better"] == (task in ("summarization", "translation"))
+    first = manifest["summary"][0]
+    assert first["figure"] == METRICS[task]
+    assert float(first["pruned"].replace(",", "")) == pytest.approx(manifest["metric"]["pruned"], abs=0.01)
+    losses = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses
+
+
+def test_the_compact_model_computes_what_the_masked_one_does(finished):
+    assert verify_run(finished[1]).passed
+
+
+def test_another_evaluation_gives_the_same_figures(finished):
+    """In batches of another size, of the model that was saved."""
+    task, folder, manifest = finished
+    section = manifest_task(folder)
+    found = evaluate_folder(str(folder / "model"), section, batch_size=3, device="cpu")
+    assert found == pytest.approx(manifest["metrics"]["pruned"], rel=1e-4)
+    assert found.keys() == manifest["metrics"]["dense"].keys()
+    assert task == section.name
+
+
+def test_the_saved_model_generates(finished):
+    task, folder, _ = finished
+    if task != "summarization":
+        pytest.skip("only an encoder-decoder is asked to")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model")
+    assert "AutoModelForSeq2SeqLM" in (folder / "model" / "README.md").read_text()
+    tokens = model.generate(torch.tensor([[1, 5, 6, 2]]), max_new_tokens=4)
+    assert tokens.shape[0] == 1
+
+
+def manifest_task(folder):
+    from prune_core.recipe import Recipe
+
+    section = Recipe.load(folder / "recipe.yaml").task
+    return TaskSection.model_validate(section.model_dump())
