@@ -3,11 +3,9 @@
 import json
 
 import pytest
-import torch
-from transformers import AutoModelForSeq2SeqLM
 
 from prune_core.configuring import validated
-from prune_core.recipe import TaskSection
+from prune_core.recipe import Recipe, TaskSection
 from prune_core.run import evaluate_folder, run
 from prune_core.verify import verify_run
 from tests.tasks import writers
@@ -32,6 +30,7 @@ METRICS = {
     "causal-lm": "perplexity (lower is better)",
     "masked-lm": "perplexity (lower is better)",
 }
+CLASSES = {"summarization": "Seq2SeqLM", "translation": "Seq2SeqLM", "causal-lm": "CausalLM", "masked-lm": "MaskedLM"}
 CASES = [
     ("summarization", writers.bart),
     ("translation", writers.bart),
@@ -84,18 +83,12 @@ def test_another_evaluation_gives_the_same_figures(finished):
     assert task == section.name
 
 
-def test_the_saved_model_generates(finished):
+def test_the_card_names_the_class_that_loads_it(finished):
     task, folder, _ = finished
-    if task != "summarization":
-        pytest.skip("only an encoder-decoder is asked to")
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model")
-    assert "AutoModelForSeq2SeqLM" in (folder / "model" / "README.md").read_text()
-    tokens = model.generate(torch.tensor([[1, 5, 6, 2]]), max_new_tokens=4)
-    assert tokens.shape[0] == 1
+    card = (folder / "model" / "README.md").read_text()
+    assert f"from transformers import AutoModelFor{CLASSES[task]}\n" in card
 
 
 def manifest_task(folder):
-    from prune_core.recipe import Recipe
-
     section = Recipe.load(folder / "recipe.yaml").task
     return TaskSection.model_validate(section.model_dump())

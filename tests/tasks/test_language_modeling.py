@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from transformers import BertConfig, BertLMHeadModel, EvalPrediction
 
-from prune_core.errors import DataError, ModelError
+from prune_core.errors import DataError, ModelError, RecipeError
+from prune_core.lessons import refuse_redrawn
 from prune_core.recipe import DistillationSection
 from prune_core.tasks.config import LanguageModelingConfig, MaskedLanguageModelingConfig
 from prune_core.tasks.language_modeling import CausalLanguageModeling, MaskedLanguageModeling
@@ -52,10 +53,10 @@ def masked(model, folder, texts=TEXTS, **others):
 
 def figures(task, model, sizes):
     """Of validation in batches of these sizes, gathered as the Trainer does."""
-    rows, found = iter(task.validation()), []
-    for size in sizes:
-        features = list(islice(rows, size))
-        found.append(task.predict(model, task.collate(features)))
+    rows = iter(task.validation())
+    batches = [batch for size in sizes if (batch := list(islice(rows, size)))]
+    assert not list(rows)
+    found = [task.predict(model, task.collate(batch)) for batch in batches]
     sums, counts = (torch.cat(side).detach().numpy() for side in zip(*found, strict=True))
     return task.metrics(EvalPrediction(sums, counts))
 
@@ -156,6 +157,14 @@ def test_masks_in_training_follow_from_seed_and_batch(folders, tmp_path):
     assert torch.equal(task.counted(first), first["labels"] != -100)
 
 
+def test_a_teacher_is_not_remembered_where_masks_change(folders, decoder, tmp_path):
+    task = masked(folders["bert"], tmp_path, max_length=7)
+    with pytest.raises(RecipeError, match=r"distillation.cache: .* draws input_ids, labels anew at each pass"):
+        refuse_redrawn(task, task.train())
+    steady = causal(decoder, tmp_path, blocks=False)
+    refuse_redrawn(steady, steady.train())
+
+
 def test_how_many_are_masked_replaced_and_left(folders, tmp_path):
     """Of 8,400 tokens to predict; special ones are never among them."""
     texts = [" ".join("abcdef"[index % 6] for index in range(28))] * 2000
@@ -226,5 +235,5 @@ def test_real_speeches(folders):
         max_length=32,
     )
     task = CausalLanguageModeling(section, folders["opt"])
-    found = figures(task, task.load_model(folders["opt"]).eval(), [16, len(task.validation()) - 16])
+    found = figures(task, task.load_model(folders["opt"]).eval(), [5, 1000])
     assert 1 < found["perplexity"] < 1000
