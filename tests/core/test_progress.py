@@ -45,7 +45,10 @@ def attempt(name, at, cause, work):
             time.sleep(0.2)  # two redraws
             cause()
         return dict(inputs)
-    task = SimpleNamespace(collate=collate, metrics=None, predict=predict)
+    task = SimpleNamespace(
+        collate=collate, metrics=None, predict=predict, metric="accuracy", greater_is_better=True,
+        forward=lambda model, batch, **options: model(**batch, **options), loss=lambda outputs, batch: outputs.loss
+    )
     rows = Dataset.from_dict({"row": list(range(12))})
     trainer = make_trainer(tiny_model("vit"), task, arguments(section, folder / name, "cpu", text=False), rows)
     print(f"== {name}", flush=True)

@@ -40,6 +40,8 @@ def trainer(folder: Path, device: str = "cpu", **parts: Any) -> PruningTrainer:
     task: Any = SimpleNamespace(
         collate=lambda rows: tiny_inputs(model),
         metrics=None,
+        metric="accuracy",
+        greater_is_better=True,
         forward=lambda model, batch, **options: model(**batch, **options),
         loss=lambda outputs, batch: outputs.loss,
     )

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import random
+import socket
 import time
 from pathlib import Path
 
@@ -233,14 +234,14 @@ class Children:
         self.folder = folder
         self.number = 0
 
-    def start(self, recipe, *, resume=False, before=""):
+    def start(self, recipe, *, resume=False, before="", environment=None):
         """Start `run(recipe)` in a child; `before` is code to execute there first. Its error goes to a file."""
         self.number += 1
         path = self.folder / f"recipe-{self.number}.yaml"
         path.write_text(recipe.dump())
         error = self.folder / f"error-{self.number}"
         code = (
-            f"{self.PRELUDE}{before}\n"
+            f"{self.PRELUDE}os.environ.update({environment or {}!r})\n{before}\n"
             "from prune_core.recipe import Recipe\n"
             "try:\n"
             f"    life.run(Recipe.load(Path({str(path)!r})), resume={resume})\n"
@@ -253,9 +254,26 @@ class Children:
         process.start()
         return process
 
+    def start_pair(self, recipe, **options):
+        """Start the two processes of one run, as torchrun would."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        ranks = [place | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+        return [self.start(recipe, environment=rank, **options) for rank in ranks]
+
     def finish(self, recipe, **options):
         """Run a child to its end: its exit code, and its error ("" for none)."""
-        process = self.start(recipe, **options)
+        return self.end(self.start(recipe, **options))
+
+    def finish_pair(self, recipe, **options):
+        """Run two processes to their end: exit code and error of each."""
+        return [self.end(process) for process in self.start_pair(recipe, **options)]
+
+    @staticmethod
+    def end(process):
+        """Exit code and error of a child, at its end."""
         process.join(200)
         assert process.exitcode is not None, "the child did not end"
         return process.exitcode, process.error.read_text() if process.error.exists() else ""

@@ -44,8 +44,8 @@ class TestFullDisk:
         full = (
             "import prune_core.training.checkpoints as checkpoints\n"
             "original = checkpoints.rotate\n"
-            "def rotate(folder):\n"
-            "    original(folder)\n"
+            "def rotate(folder, best):\n"
+            "    original(folder, best)\n"
             f"    {FULL.format(size=size)}\n"
             "checkpoints.rotate = rotate"
         )

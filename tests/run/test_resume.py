@@ -61,8 +61,8 @@ def test_resumed_from_a_checkpoint_in_or_between_epochs(family, step, whole, rec
     kill = (
         "import prune_core.training.checkpoints as checkpoints\n"
         "original = checkpoints.rotate\n"
-        "def rotate(folder):\n"
-        "    original(folder)\n"
+        "def rotate(folder, best):\n"
+        "    original(folder, best)\n"
         f"    if (folder / 'checkpoint-{step}').is_dir():\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoints.rotate = rotate"

@@ -5,6 +5,7 @@ import errno
 import typer
 
 from prune_cli.exit_codes import SYSTEM, exit_code
+from prune_core.processes import is_main, rank
 
 
 def report(error: Exception, debug: bool) -> int:
@@ -21,12 +22,14 @@ def report(error: Exception, debug: bool) -> int:
 
 
 def _lines(error: Exception) -> list[str]:
-    from prune_core.errors import PruneError, RecipeError
+    from prune_core.errors import ElsewhereError, PruneError, RecipeError
 
     if _disk_full(error):
         return [
             f"the disk is full{_at(error)}; what was saved before is intact: make room, then `prune run RUN --resume`"
         ]
+    if isinstance(error, ElsewhereError) and not is_main():  # once is enough
+        return []
     if isinstance(error, RecipeError):  # one line a wrong field
         return str(error).splitlines()
     if isinstance(error, PruneError):
@@ -60,7 +63,8 @@ def _flat(text: str) -> str:
 
 
 def _say(line: str) -> None:
-    typer.echo(f"prune: error: {line}", err=True)
+    process = "" if is_main() else f"process {rank()}: "
+    typer.echo(f"prune: error: {process}{line}", err=True)
 
 
 def _traceback(error: Exception) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from prune_core.processes import is_main
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -58,7 +60,7 @@ def pairs(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, obje
 
 
 def log_to_stderr() -> None:
-    """Show what the library logs while a verb runs."""
+    """Show what the library logs while a verb runs; only warnings of a process that is not the main one."""
     import logging
 
     from rich.console import Console
@@ -67,7 +69,7 @@ def log_to_stderr() -> None:
     logger = logging.getLogger("prune_core")
     if not logger.handlers:
         logger.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_level=False))
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main() else logging.WARNING)
 
 
 def _console() -> Console:

@@ -44,6 +44,10 @@ class TrainingError(PruneError):
     """Training cannot go on."""
 
 
+class ElsewhereError(PruneError):
+    """Another process of this run failed, and says itself why."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as "did you mean 'hybrid'? " for a misspelt name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from prune_core.compaction import choose
 from prune_core.compactor import Compactor
 from prune_core.configuring import strategy_config, task_config
+from prune_core.distributed import main_first, processes
 from prune_core.errors import RecipeError
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
@@ -31,7 +32,7 @@ from prune_core.recipe import Recipe, TrainingSection
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
-from prune_core.training import steps_of
+from prune_core.training import check_training, steps_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,7 +95,12 @@ def make_job(recipe: Recipe, device: str | None = None) -> Job:
 
 
 def demonstration(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
-    """The recipe with the demonstration's model and task in it, made in `folder` where they are not there yet."""
+    """The recipe with the demonstration's model and task in it, made in `folder` where they are not there yet.
+
+    RecipeError in one of several processes.
+    """
+    if processes() > 1:
+        raise RecipeError("the demonstration is a run of one process: start it as prune run, or give model and task")
     from prune_core.demo import prepare_demo
 
     model, task = prepare_demo(folder, recipe.training.seed, **changes)
@@ -118,12 +124,16 @@ def prepare(recipe: Recipe) -> Preparation:
 
     Raises the PruneError that says what is wrong: the recipe, a plugin, the data, a model, or the strategy on it.
     """
-    job, section = make_job(recipe), recipe.training
+    section = recipe.training
+    with main_first():
+        job = make_job(recipe)
     set_seed(section.seed)
     dense = job.task.load_model(job.model_path)
+    check_training(section, job.device, dense)
     teacher = _teacher(job, dense)
-    features = job.task.train()
-    job.task.validation()  # missing or broken data must not show after the training only
+    with main_first():
+        features = job.task.train()
+        job.task.validation()  # missing or broken data must not show after the training only
     student, strategy = copy.deepcopy(dense), _strategy(job)
     steps = steps_of(section, len(features))
     calibration = partial(calibration_batches, job.task, features, section)

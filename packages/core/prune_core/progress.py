@@ -1,4 +1,4 @@
-"""A progress bar for every stage of a run, on the error stream: step, loss, density, time left."""
+"""A progress bar for every stage of a run, on the error stream: step, time left, loss, metric, density and target."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
+
+from prune_core.processes import is_main
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -26,7 +28,9 @@ def progress_bar(trainer: Trainer, stage: str) -> Iterator[None]:
 
     A bar hides the cursor and redraws itself from a thread of its own: left alone by an error it would go on so.
     """
-    bar = ProgressBar(stage)
+    strategy = getattr(trainer, "strategy", None)
+    target = getattr(getattr(strategy, "config", None), "target", None)
+    bar = ProgressBar(stage, getattr(getattr(trainer, "task", None), "metric", None), target)
     trainer.add_callback(bar)
     try:
         yield
@@ -42,23 +46,34 @@ def steps_shown(steps: Sequence[int], stage: str) -> Iterable[int]:
 
 
 class ProgressBar(TrainerCallback):
-    """Shows one training, or one evaluation, as a bar; keeps quiet where the error stream is no terminal."""
+    """Shows one training, or one evaluation, as a bar; keeps quiet where the error stream is no terminal.
 
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    `metric` is shown as it was at the last evaluation, the density beside the `target` that it moves to.
+    """
+
+    def __init__(self, stage: str, metric: str | None = None, target: float | None = None) -> None:
+        self.stage, self.metric, self.target = stage, metric, target
+        self._figures: dict[str, str] = {}
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._training = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._training = True
         self._start(state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._advance(completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        shown = {name: value for name, value in (logs or {}).items() if name in ("loss", "mask_density")}
-        if shown:
-            self._advance(figures="  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+        aim = "" if self.target is None else f" of {self.target:.4g}"
+        forms = {
+            "loss": "loss {:.4g}",
+            f"eval_{self.metric}": f"{self.metric} {{:.4g}}",
+            "mask_density": "density {:.4g}" + aim,
+        }
+        self._figures |= {name: forms[name].format(value) for name, value in (logs or {}).items() if name in forms}
+        self._advance(figures="  ".join(self._figures[name] for name in forms if name in self._figures))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.stop()
@@ -68,7 +83,8 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         if self._bar is None:
             self._start(len(eval_dataloader), 0)
-        self._advance(advance=1)
+        if not self._training:
+            self._advance(advance=1)
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         self.stop()
@@ -76,9 +92,8 @@ class ProgressBar(TrainerCallback):
     def _start(self, total: int, completed: int) -> None:
         console = Console(stderr=True)
         columns = (TextColumn(self.stage), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(
-            *columns, TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal
-        )
+        hidden = not (console.is_terminal and is_main())
+        self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, disable=hidden)
         self._task = self._bar.add_task(self.stage, total=total, completed=completed, figures="")
         self._bar.start()
 

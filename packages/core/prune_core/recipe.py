@@ -59,8 +59,8 @@ class TrainingSection(_Section):
 
     epochs: float = Field(3.0, gt=0, description="Passes over the training data.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of epochs.")
-    batch_size: int = Field(32, ge=1, description="Examples a step and device.")
-    eval_batch_size: int = Field(64, ge=1, description="Examples a batch in evaluation.")
+    batch_size: int = Field(32, ge=1, description="Examples a batch, in each process.")
+    eval_batch_size: int = Field(64, ge=1, description="Examples a batch in evaluation, in each process.")
     learning_rate: float = Field(5e-5, gt=0, description="Peak rate of the weights (scores have their own).")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="Decay of the weights, biases and norms aside.")
@@ -68,6 +68,29 @@ class TrainingSection(_Section):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     save_steps: int = Field(500, ge=1, description="Steps from one checkpoint to the next.")
     logging_steps: int = Field(50, ge=1, description="Steps from one log line to the next.")
+    eval_steps: int | None = Field(
+        None, ge=1, description="Steps from one evaluation to the next; the best one at the final density is kept."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Training ends after so many evaluations at the final density without a better one."
+    )
+    gradient_accumulation: int = Field(1, ge=1, description="Batches whose gradients make one optimizer step.")
+    gradient_checkpointing: bool = Field(
+        False, description="Activations are computed again in the backward pass: less memory, slower."
+    )
+    precision: Literal["float32", "bf16", "fp16"] = Field(
+        "float32", description="Arithmetic of the training; weights stay float32. fp16 needs a GPU."
+    )
+    compile: bool = Field(False, description="The forward and backward pass go through torch.compile.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="Where figures are shown while training, beside metrics.jsonl."
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> "TrainingSection":
+        if self.patience is not None and self.eval_steps is None:
+            raise ValueError("patience counts evaluations: give eval_steps as well")
+        return self
 
 
 class DistillationSection(_Section):

@@ -6,6 +6,8 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from prune_core.compaction import choose
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
+from prune_core.distributed import agreed, check_shared, joined, main_first, on_main
 from prune_core.errors import DataError, ModelError
 from prune_core.examples import Numbered
 from prune_core.files import replacing, write_text
@@ -25,7 +28,7 @@ from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.measure import compare, dummy_inputs, folder_size
+from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
 from prune_core.places import absolute_path
 from prune_core.plugins import load_plugins
 from prune_core.preparation import (
@@ -46,9 +49,9 @@ from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.resuming import finished, keep_data
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
-from prune_core.training import arguments, is_text, make_trainer, steps_of, train
+from prune_core.training import arguments, evaluation_arguments, is_text, make_trainer, steps_of, train
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
-from prune_core.workspace import Workspace, open_workspace
+from prune_core.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -67,26 +70,43 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dic
     """Do the whole of a recipe, or what is left of it with `resume`; returns the manifest.
 
     Raises the PruneError that tells what is wrong. A mistake that can be known beforehand is told before anything is
-    written or overwritten; after that, what was done stays in the folder and can be resumed.
+    written or overwritten; after that, what was done stays in the folder and can be resumed. Started by torchrun or
+    accelerate in several processes, all train and evaluate, and the main one alone writes and measures.
     """
-    recipe = resolved(recipe)
-    with open_workspace(recipe, resume=resume, overwrite=overwrite) as workspace:
-        whole = _through if recipe.densities else _run
-        manifest = whole(recipe, workspace, resume=resume, overwrite=overwrite)
-        shutil.rmtree(workspace.teacher, ignore_errors=True)
+    with _opened(recipe, resume=resume, overwrite=overwrite) as (whole, workspace):
+        life = _through if whole.densities else _run
+        manifest = life(whole, workspace, resume=resume, overwrite=overwrite)
+        on_main(lambda: shutil.rmtree(workspace.teacher, ignore_errors=True))
         return manifest
 
 
 def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Check everything that a run needs, short of training, and write nothing; returns what it would do."""
-    recipe = resolved(recipe)
     output = str(recipe.output or "runs/DATE-STRATEGY")
-    with open_workspace(recipe, resume=resume, overwrite=overwrite):
-        if recipe.model is not None:
-            ready = prepare(lowest(recipe))
-            return _plan(ready, f"{recipe.model} ({type(ready.dense).__name__})") | {"output": output}
-        with rehearsal(recipe) as ready:
+    with _opened(recipe, resume=resume, overwrite=overwrite) as (whole, _):
+        if whole.model is not None:
+            ready = prepare(lowest(whole))
+            return _plan(ready, f"{whole.model} ({type(ready.dense).__name__})") | {"output": output}
+        with rehearsal(whole) as ready:
             return _plan(ready, "a small ViT, trained from scratch") | {"output": output}
+
+
+@contextmanager
+def _opened(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[tuple[Recipe, Workspace]]:
+    """The resolved recipe of a run and its folder, the same in all of its processes, which are joined."""
+    recipe = resolved(recipe)
+    with joined(pick_device(recipe.device).type):
+        whole = recipe.model_copy(update={"output": agreed(recipe.output or default_output(recipe))})
+        with _shared(whole, resume=resume, overwrite=overwrite) as workspace:
+            yield whole, workspace
+
+
+@contextmanager
+def _shared(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Workspace]:
+    """The folder of a run, in all of its processes; the main one has made sure of it and holds it."""
+    with ExitStack() as stack:
+        opened = open_workspace(recipe, resume=resume, overwrite=overwrite)
+        yield on_main(lambda: stack.enter_context(opened))
 
 
 def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str = "auto") -> dict[str, Any]:
@@ -125,7 +145,7 @@ def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device:
 
 
 def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-    started, done = time.time(), finished(workspace) if resume else None
+    started, done = time.time(), on_main(lambda: finished(workspace)) if resume else None
     if done:
         return done
     ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
@@ -134,7 +154,7 @@ def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool)
     compaction = _filled(ready, workspace, compaction)
     verification = _saved(ready, workspace, compaction, verification)
     manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
-    workspace.write_manifest(manifest)
+    on_main(lambda: workspace.write_manifest(manifest))
     return manifest
 
 
@@ -143,12 +163,12 @@ def _through(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: b
     ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
     manifests = []
     for member in members(ready.job, workspace.folder):
-        again = Workspace(Path(str(member.output))).is_run()
-        with open_workspace(member, resume=again, overwrite=False) as own:
+        again = agreed(Workspace(Path(str(member.output))).is_run())
+        with _shared(member, resume=again, overwrite=False) as own:
             own = replace(own, lessons=workspace.teacher)
             manifests.append(_run(member, own, resume=again, overwrite=False))
     manifest = report(workspace.folder, manifests)
-    workspace.write_manifest(manifest)
+    on_main(lambda: workspace.write_manifest(manifest))
     return manifest
 
 
@@ -157,7 +177,8 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
     recipe = recipe.model_copy(update={"output": absolute_path(workspace.folder)})
     if recipe.model is not None:
         ready = prepare(lowest(recipe))
-        workspace.begin(overwrite=overwrite)
+        on_main(lambda: workspace.begin(overwrite=overwrite))
+        check_shared(workspace.folder)
     else:
         if not resume:
             with rehearsal(recipe):
@@ -166,8 +187,8 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
         write_text(workspace.recipe, recipe.dump())  # the dense model takes a minute: it can be resumed as well
         recipe = demonstration(recipe, workspace.folder)
         ready = prepare(lowest(recipe))
-    keep_data(workspace, ready)
-    write_text(workspace.recipe, recipe.dump())
+    on_main(lambda: keep_data(workspace, ready))
+    on_main(lambda: write_text(workspace.recipe, recipe.dump()))
     return ready
 
 
@@ -187,24 +208,27 @@ def _plan(ready: Preparation, model: str) -> dict[str, Any]:
 
 def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
     """Masks and masked model of this run, trained now unless they are there."""
-    if workspace.masks.is_file() and workspace.masked.is_dir():
-        return MaskSet.load(workspace.masks)
-    student = ready.student
-    _train(ready, workspace, Stage("prune", student, ready.job.recipe.training, ready.strategy))
+    if not agreed(workspace.masks.is_file() and workspace.masked.is_dir()):
+        _train(ready, workspace, Stage("prune", ready.student, ready.job.recipe.training, ready.strategy))
+        on_main(lambda: _finish(ready, workspace))
+        ready.student.cpu()  # from here on it is only in the way
+    return MaskSet.load(workspace.masks)
+
+
+def _finish(ready: Preparation, workspace: Workspace) -> None:
+    """Write masks and masked model."""
     masks = ready.strategy.finish()
     with replacing(workspace.masked) as draft:
-        student.save_pretrained(draft)
+        ready.student.save_pretrained(draft)
         ready.job.task.processor.save_pretrained(draft)
     masks.save(workspace.masks)
-    student.cpu()  # from here on it is only in the way
-    return masks
 
 
 def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tuple[Compaction, Verification]:
     task = ready.job.task
     masked = task.load_model(str(workspace.masked))
     compaction = ready.compactor.compact(masked, masks, structure_of(masked, ready.job.plugins))
-    return compaction, verify(masked, compaction, real_batches(task)).enforce()
+    return compaction, on_main(lambda: verify(masked, compaction, real_batches(task)).enforce())
 
 
 def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) -> Compaction:
@@ -221,7 +245,7 @@ def _saved(
     """Write the model that ships, proven as it is now: what was proven before a fill says nothing of it."""
     compaction.model.cpu()
     task = ready.job.task
-    difference = save_verified(compaction, workspace.model, real_batches(task), task.processor)
+    difference = on_main(lambda: save_verified(compaction, workspace.model, real_batches(task), task.processor))
     return replace(verification, compact_vs_reloaded=difference)
 
 
@@ -231,13 +255,17 @@ def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
     teacher = make_teacher(job, ready.teacher, stage.model)
     if teacher is not None and job.recipe.distillation.cache:
         teacher.to(torch.device(job.device))
-        memory = kept_lessons(teacher, features, workspace.teacher, stage.section.eval_batch_size)
+        with main_first():
+            memory = kept_lessons(teacher, features, workspace.teacher, stage.section.eval_batch_size)
         teacher.to(torch.device("cpu"))
         teacher.memory = memory
     args = arguments(stage.section, workspace.checkpoints / stage.name, job.device, is_text(features))
     examples = features if teacher is None or teacher.memory is None else Numbered(features)
     with showing_attention(stage.model, teacher):
-        trainer = make_trainer(stage.model, job.task, args, examples, teacher=teacher, strategy=stage.strategy)
+        parts = {"teacher": teacher, "strategy": stage.strategy, "patience": stage.section.patience}
+        if stage.section.eval_steps:
+            parts["eval_dataset"] = job.task.validation()
+        trainer = make_trainer(stage.model, job.task, args, examples, **parts)
         train(trainer, workspace.metrics, stage.name)
 
 
@@ -245,7 +273,7 @@ def _report(
     ready: Preparation, workspace: Workspace, compaction: Compaction, verification: Verification
 ) -> dict[str, Any]:
     job, model, (dense, known) = ready.job, compaction.model, _baseline(ready)
-    comparison = compare(model.cpu(), dense, _fitting(job.recipe.measure, dense), job.device)
+    comparison = on_main(lambda: compare(model.cpu(), dense, _fitting(job.recipe.measure, dense), job.device))
     results = Results(
         metric=job.task.metric,
         dense=_evaluate(job, dense) if known else {},
@@ -286,7 +314,7 @@ def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
     figures: dict[str, float] = {}
     sets = {"": job.task.validation(), **job.task.further_validation()}
     with tempfile.TemporaryDirectory() as folder:  # a Trainer makes one even where it writes nothing
-        trainer = make_trainer(model, job.task, arguments(job.recipe.training, Path(folder), job.device, text=False))
+        trainer = make_trainer(model, job.task, evaluation_arguments(job.recipe.training, Path(folder), job.device))
         for name, features in sets.items():
             with progress_bar(trainer, f"evaluate {name}".strip()):
                 found = trainer.predict(features).metrics or {}

@@ -78,6 +78,13 @@ class Strategy(ABC):
     def masks(self) -> MaskSet:
         """The decision now."""
 
+    def settled(self, progress: Progress) -> bool:
+        """Whether the masks have their last density from this step on: only then is one evaluation better than another.
+
+        By default at the end alone.
+        """
+        return progress.step >= progress.total
+
     @abstractmethod
     def finish(self) -> MaskSet:
         """Bake the decision into the weights, leave plain layers behind, and return it."""

@@ -7,6 +7,7 @@ import typer
 
 from prune_cli import options
 from prune_cli.options import DATA, PRUNING, TRAINING
+from prune_core.processes import is_main
 
 if TYPE_CHECKING:
     from prune_core.recipe import Recipe
@@ -116,6 +117,8 @@ def run(
     A recipe, flags or both: a flag is stronger than the recipe, and --set is stronger than a flag.
 
     With neither model nor task it prunes a small vision transformer, trained on scikit-learn's digits.
+
+    On several GPUs or machines: torchrun --nproc_per_node 2 -m prune_cli run RECIPE.yaml (docs/distributed.md).
     """
     from prune_cli.overlay import laid_over
     from prune_core.configuring import validated
@@ -156,6 +159,8 @@ def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
 
     plan = check(recipe, resume=resume, overwrite=overwrite)
     recipe = resolved(recipe)
+    if not is_main():
+        return
     if json:
         render.print_json({"recipe": recipe.model_dump(mode="json"), "plan": plan})
         return
@@ -180,8 +185,11 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     except KeyboardInterrupt as interrupt:
         begun = (folder / RECIPE).is_file()
         on = f"go on from the last checkpoint: prune run {folder} --resume" if begun else "nothing was written yet"
-        typer.echo(f"prune: interrupted; {on}", err=True)
+        if is_main():
+            typer.echo(f"prune: interrupted; {on}", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
+    if not is_main():
+        return
     if json:
         render.print_json(manifest)
     else:

@@ -139,6 +139,11 @@ class MaskingStrategy(Strategy):
             masks.update(self._group_masks(group, values.detach().cpu()))
         return MaskSet(masks, sparse=self.sparse)
 
+    def settled(self, progress: Progress) -> bool:
+        if self._gated or self.config.target is None:  # before the freeze their density is what the scores make of it
+            return progress.step >= self._freeze_step_of(progress.total)
+        return self._schedule(0.0, 1.0).progress(progress) == 1.0
+
     @torch.no_grad()
     def finish(self) -> MaskSet:
         if not self._frozen:
@@ -175,8 +180,10 @@ class MaskingStrategy(Strategy):
     @property
     def _freeze_step(self) -> float:
         """First step at which masks are final."""
-        last = (1 - self.config.cooldown) * self._progress.total if self.config.freeze else self._progress.total
-        return float(last)
+        return self._freeze_step_of(self._progress.total)
+
+    def _freeze_step_of(self, total: int) -> float:
+        return float((1 - self.config.cooldown) * total if self.config.freeze else total)
 
     @property
     def _frozen(self) -> bool:

@@ -7,15 +7,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
 from prune_core.files import write_text
 
 KEPT = 2
 
 
-def steps_done(checkpoint: str) -> tuple[int, int]:
-    """Steps that a checkpoint was saved after, and all steps of its training."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"], state["max_steps"]
+def last(folder: Path) -> Path | None:
+    """The last whole checkpoint in a folder, None where there is none."""
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return Path(found) if found else None
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """Where a training was when it saved this checkpoint, and its log."""
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state
 
 
 def forget(log: Path, stage: str, step: int) -> None:
@@ -26,11 +35,25 @@ def forget(log: Path, stage: str, step: int) -> None:
         write_text(log, "".join(f"{line}\n" for line in kept))
 
 
+def take(drafts: Path, folder: Path) -> None:
+    """Give whole checkpoints their places."""
+    for checkpoint in drafts.glob("checkpoint-*"):
+        shutil.rmtree(folder / checkpoint.name, ignore_errors=True)
+        checkpoint.rename(folder / checkpoint.name)
+    shutil.rmtree(drafts)
+
+
+def rotate(folder: Path, best: int | None) -> None:
+    """Remove all checkpoints but the last ones and the one of the best step."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=_step)
+    for old in checkpoints[:-KEPT]:
+        if _step(old) != best:
+            shutil.rmtree(old)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def _is_later(line: dict[str, Any], stage: str, step: int) -> bool:
     return bool(line["stage"] == stage and line["step"] > step)
-
-
-def rotate(folder: Path) -> None:
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for old in checkpoints[:-KEPT]:
-        shutil.rmtree(old)

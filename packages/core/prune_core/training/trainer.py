@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +16,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from prune_core.distributed import processes, total, wait
 from prune_core.errors import TrainingError
 from prune_core.examples import numbered, parted
 from prune_core.pretrained import brief
-from prune_core.progress import progress_bar
+from prune_core.processes import is_main
 from prune_core.strategy import Progress, Strategy
 from prune_core.training import checkpoints
-from prune_core.training.callbacks import StrategySteps, Watch
+from prune_core.training.callbacks import StrategySteps
 from prune_core.training.faults import first_not_finite
+from prune_core.training.judge import Judge
 from prune_core.training.sampling import ByLength, InOrder, is_text, lengths_of
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from prune_core.teacher import Teacher
 
 logger = logging.getLogger(__name__)
+
+SMALLEST_SCALE = 1.0
+"""Gradients that are not finite in fp16 at a smaller loss scale than this do not come of the scale."""
 
 
 class PruningTrainer(Trainer):
@@ -46,6 +52,7 @@ class PruningTrainer(Trainer):
         task: Task,
         strategy: Strategy | None = None,
         teacher: Teacher | None = None,
+        patience: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=numbered(task.collate), compute_metrics=task.metrics, **kwargs)
@@ -53,6 +60,7 @@ class PruningTrainer(Trainer):
         self.task = task
         self.strategy = strategy
         self.teacher = teacher
+        self.judge = Judge(task, strategy, patience)
         if teacher is not None:
             teacher.to(self.args.device)
         if strategy is not None:
@@ -66,12 +74,25 @@ class PruningTrainer(Trainer):
         self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with _as_given(self.model):
+            return super().train(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with _as_given(self.model):
+            return super().predict(*args, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        penalty = self._penalty(model)
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs) + penalty
         if not torch.isfinite(loss):
-            prepared, _ = parted(self._prepare_inputs(inputs))
-            layer = first_not_finite(model, lambda: self.task.forward(model, prepared))
+            alone, (prepared, _) = (
+                self.model,
+                parted(self._prepare_inputs(inputs)),
+            )  # DDP's forward waits for the others
+            assert alone is not None
+            layer = first_not_finite(alone, lambda: self.task.forward(alone, prepared))
             raise self._astray(
                 f"the loss is {float(loss)}",
                 f"the first layer that puts out nan or infinity is {layer}"
@@ -83,8 +104,13 @@ class PruningTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip; TrainingError where a finite loss has gradients that would make every weight nan at this step."""
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        if not math.isfinite(norm) and self.accelerator.scaler is None:  # a scaler skips such steps by itself
+        scaler = self.accelerator.scaler
+        if math.isfinite(norm):
+            return norm
+        if scaler is None:
             raise self._astray(f"the norm of the gradients is {float(norm)}", "the loss itself is finite")
+        if scaler.get_scale() < SMALLEST_SCALE:  # a scaler skips such steps by itself, and tries a smaller one
+            raise self._astray(f"the norm of the gradients is {float(norm)} in fp16", "bf16 has a wider range")
         return norm
 
     def _astray(self, what: str, where: str) -> TrainingError:
@@ -96,13 +122,49 @@ class PruningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """The loss of a batch; where a step has several, with so many items in the mean, its part of the step's."""
         teacher = self.teacher if model.training else None
         inputs, examples = parted(inputs)
         outputs = self.task.forward(model, inputs, **(teacher.wanted if teacher is not None else {}))
-        loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs, examples)
-        if self.strategy is not None and model.training:
-            loss = loss + self.strategy.penalty()
+        with self.accelerator.autocast():
+            loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs, examples)
+        if num_items_in_batch is not None:
+            loss = loss * (self._items(inputs) / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _penalty(self, model: nn.Module) -> Tensor | float:
+        """The strategy's penalty, as its part of a step of several batches; its gradients are added at once.
+
+        Before those of the loss: DDP, which does not see the penalty in its forward, then takes both together.
+        """
+        model.train()
+        if self.strategy is None:
+            return 0.0
+        penalty = self.strategy.penalty() / self.current_gradient_accumulation_steps
+        if penalty.requires_grad:
+            self.accelerator.backward(penalty)
+        return penalty.detach()
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Mean number of items in a batch of this step, over all processes; None where one batch is all of it.
+
+        With it, a mean over each batch becomes the mean over the whole step.
+        """
+        if len(batch_samples) * processes() < 2:
+            return None
+        items = sum(self._items(batch) for batch in batch_samples)
+        return total(items, device) / (len(batch_samples) * processes())
+
+    def _items(self, batch: dict[str, Any]) -> int:
+        """What the loss of a batch is the mean over: examples, or tokens that count."""
+        batch, _ = parted(batch)
+        counted = self.task.counted(batch)
+        return len(next(iter(batch.values()))) if counted is None else int(counted.sum())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.strategy is not None and "loss" in logs:
+            logs["mask_density"] = round(self.strategy.masks().density(), 4)
+        super().log(logs, start_time)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -112,11 +174,18 @@ class PruningTrainer(Trainer):
             predictions, references = self.task.predict(model, inputs)
         return None, predictions, references
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """After an evaluation: save the best one's model, and end when patience is exhausted."""
+        best = self.judge.best(self.state) == self.state.global_step
+        self.control.should_save |= best
+        self.control.should_training_stop |= self.judge.is_over(self.state)
+        return best
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         lengths = lengths_of(self.train_dataset if train_dataset is None else train_dataset)
-        return ByLength(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        return ByLength(self.get_total_train_batch_size(self.args), lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int] | None:
         """The longest texts first, so that batches hold little padding; metrics do not depend on the order."""
@@ -129,28 +198,24 @@ class PruningTrainer(Trainer):
         """A checkpoint takes its name only once it is whole, and the one before it stays until then."""
         final = Path(str(self.args.output_dir))
         drafts = final / ".draft"
-        shutil.rmtree(drafts, ignore_errors=True)
+        if is_main():
+            shutil.rmtree(drafts, ignore_errors=True)
+        wait()
         self.args.output_dir = str(drafts)
         try:
             super()._save_checkpoint(model, trial)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # torch and safetensors have their own for a full disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors: a full disk of their own
             shutil.rmtree(drafts, ignore_errors=True)
             raise TrainingError(
                 f"no checkpoint could be written at step {self.state.global_step}: {brief(error)}; the last whole one "
-                f"is {get_last_checkpoint(str(final)) or 'none'}: make room and run again with --resume"
+                f"is {checkpoints.last(final) or 'none'}: make room and run again with --resume"
             ) from error
         finally:
             self.args.output_dir = str(final)
-        for checkpoint in drafts.glob("checkpoint-*"):
-            target = final / checkpoint.name
-            shutil.rmtree(target, ignore_errors=True)
-            checkpoint.rename(target)
-        shutil.rmtree(drafts)
-        checkpoints.rotate(final)
+        wait()
+        if is_main():
+            checkpoints.take(drafts, final)
+            checkpoints.rotate(final, self.judge.best(self.state))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Keep the names that the model has now: renamed ones are not found again on resume (transformers #48805)."""
@@ -161,27 +226,27 @@ class PruningTrainer(Trainer):
         finally:
             del model.save_pretrained
 
+    def restore(self, checkpoint: Path) -> None:
+        """Put model and strategy where they were when a checkpoint was saved."""
+        state = checkpoints.state_of(checkpoint)
+        self._load_from_checkpoint(str(checkpoint))
+        if self.strategy is not None:
+            self.strategy.step(Progress(state.global_step, state.max_steps))
+
+
+@contextmanager
+def _as_given(model: Any) -> Iterator[None]:
+    """Take off in the end what accelerate puts on a model: another Trainer would take it for prepared already."""
+    marks = {"forward", "_original_forward", "_is_accelerate_prepared"} - vars(model).keys()
+    try:
+        yield
+    finally:
+        for mark in marks & vars(model).keys():
+            delattr(model, mark)
+
 
 def make_trainer(
     model: PreTrainedModel, task: Task, args: TrainingArguments, train: Dataset | None = None, **parts: Any
 ) -> PruningTrainer:
-    """A trainer of `model` on `task`; `parts`: strategy, teacher, callbacks, where there are any."""
+    """A trainer of `model` on `task`; `parts`: strategy, teacher, eval_dataset, patience, where there are any."""
     return PruningTrainer(model=model, args=args, train_dataset=train, task=task, **parts)
-
-
-def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
-    """Train, from the last whole checkpoint where there is one; every log line also goes to `log`."""
-    folder = str(trainer.args.output_dir)
-    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-    done = checkpoints.steps_done(last) if last else (0, 1)
-    checkpoints.forget(log, stage, done[0])
-    if last:
-        logger.info("resuming from %s", last)
-    if last and done[0] >= done[1]:  # the Trainer would do one step more
-        trainer._load_from_checkpoint(last)
-        if trainer.strategy is not None:
-            trainer.strategy.step(Progress(*done))
-        return
-    trainer.add_callback(Watch(log, stage, trainer.strategy))
-    with progress_bar(trainer, stage):
-        trainer.train(resume_from_checkpoint=last)

@@ -1,0 +1,131 @@
+"""The processes that torchrun or accelerate started for one run: what one of them does, and what all agree on.
+
+A run of one process is the rule, and then none of this does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from prune_core.errors import ElsewhereError, RecipeError, RunError
+from prune_core.processes import is_main, rank
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one that measures or compacts; one that fails ends the others at once."""
+
+_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+_ENDED = ("gloo", "closed by peer", "reset by peer", "remote process has exited")
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """The processes of this run, joined in the meantime; `device` is cpu or cuda.
+
+    ElsewhereError where another process ended with an error; RecipeError where weights would be sharded.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        yield
+        return
+    _join(device)
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in _ENDED):
+            raise ElsewhereError("another process of this run has ended: its own message says why") from error
+        raise
+    dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def processes() -> int:
+    """How many processes do this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait() -> None:
+    """Go on when all have come here."""
+    if processes() > 1:
+        dist.barrier()
+
+
+def agreed(value: T) -> T:
+    """The main process's value, in all; it is pickled."""
+    if processes() == 1:
+        return value
+    box = [value if is_main() else None]
+    dist.broadcast_object_list(box)
+    return box[0]  # type: ignore[return-value]
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """What `work` returns in the main process, in all; an error there is an ElsewhereError in the others."""
+    if processes() == 1:
+        return work()
+    found, error = None, None
+    if is_main():
+        try:
+            found = work()
+        except Exception as failure:
+            error = failure
+    failed = agreed(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise ElsewhereError("the main process of this run failed: its own message says why")
+    return agreed(found)  # type: ignore[return-value]
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does what follows before the others: they find what it has put on disk."""
+    if not is_main():
+        wait()
+    yield
+    if is_main():
+        wait()
+
+
+def any_of(value: bool, device: torch.device) -> bool:
+    """Whether it holds in any process."""
+    return total(int(value), device) > 0
+
+
+def total(count: int, device: torch.device) -> int:
+    """The sum of all processes' counts."""
+    if processes() == 1:
+        return count
+    box = torch.tensor(count, device=device)
+    dist.all_reduce(box)
+    return int(box)
+
+
+def check_shared(folder: Path) -> None:
+    """RunError where a process does not see the folder that the main one has made: it resumes from there."""
+    wait()
+    if not folder.is_dir():
+        raise RunError(
+            f"process {rank()} on {os.uname().nodename} finds no folder {folder}, which the main process has made: "
+            "the folder of a run must lie on a disk that all machines share; choose another --output"
+        )
+
+
+def _join(device: str) -> None:
+    found = [name for name in _SHARDING if os.environ.get(name, "").lower() == "true"]
+    if found:
+        raise RecipeError(
+            f"{found[0]}: a strategy reads whole weights, which FSDP, DeepSpeed and Megatron shard: start the "
+            "processes with torchrun or accelerate launch --multi_gpu; a model that does not fit needs a larger GPU, "
+            "training.gradient_checkpointing or training.precision"
+        )
+    from accelerate import PartialState
+
+    PartialState(cpu=device == "cpu", timeout=PATIENCE)

@@ -1,0 +1,100 @@
+"""A run of two processes ends as one of one process, and a killed one as one that was never stopped."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from prune_core.run import run
+
+BOTH_WELL = [(0, ""), (0, "")]
+HALVES = {"max_steps": 10, "batch_size": 4, "save_steps": 3, "eval_steps": 4}
+WHOLE = {**HALVES, "batch_size": 8}
+"""40 rows are 5 batches of 8, or 10 of 4: no batch is filled up."""
+
+
+def logged(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count('"loss"') if path.is_file() else 0
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory, write_bert):
+    """Without dropout: two processes draw other numbers than one."""
+    return write_bert(
+        tmp_path_factory.mktemp("still") / "model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+
+
+@pytest.fixture(scope="module")
+def forty(inputs):
+    return {**inputs["bert"]["task"], "max_train_samples": 40, "max_validation_samples": 15}
+
+
+@pytest.mark.parametrize(("strategy", "teacher"), [("hybrid", "self"), ("structured", "none")])
+def test_two_processes_are_one_with_their_global_batch(
+    strategy, teacher, still, forty, recipe, children, weights, tmp_path
+):
+    """Movement scores, a teacher and a fill; gates and a pressure. Adam blows up rounding: weights are near only."""
+    options = {"strategy": strategy, "teacher": teacher, "model": still, "task": forty}
+    one = run(recipe(tmp_path / "one", training=WHOLE, **options))
+    assert children.finish_pair(recipe(tmp_path / "two", training=HALVES, **options)) == BOTH_WELL
+    two = json.loads((tmp_path / "two" / "manifest.json").read_text())
+    assert two["density"] == one["density"]
+    assert two["units"] == one["units"]
+    assert two["metrics"]["pruned"] == pytest.approx(one["metrics"]["pruned"], abs=1e-9)
+    assert two["metrics"]["dense"] == one["metrics"]["dense"]
+    masks = [weights(tmp_path / name / "masks.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+    for figure in ("loss", "eval_accuracy"):
+        mine, theirs = ([line[figure] for line in lines(tmp_path / name) if figure in line] for name in ("one", "two"))
+        assert mine, figure
+        assert len(theirs) == len(mine), "both processes wrote a log"
+        assert theirs == pytest.approx(mine, abs=2e-4)
+
+
+LONG = {"max_steps": 8, "batch_size": 4, "save_steps": 3}
+"""42 rows are 6 steps of two processes: a kill falls into the first epoch or the second."""
+
+
+def test_killed_processes_resume_to_the_same_bits(recipe, children, same_result, tmp_path):
+    """With dropout, whose random states each process has of its own; one process killed ends the other."""
+    options = {"strategy": "hybrid", "training": LONG}
+    assert children.finish_pair(recipe(tmp_path / "whole", **options)) == BOTH_WELL
+    mine = recipe(tmp_path / "run", **options)
+    goal = random.Random().randint(3, 7)
+    pair = children.start_pair(mine)
+    children.wait(pair[0], lambda: logged(tmp_path / "run") >= goal)
+    pair[1].kill()
+    (code, error), (killed, _) = map(children.end, pair)
+    assert killed == -9
+    assert (code, error) == (3, "ElsewhereError: another process of this run has ended: its own message says why")
+    assert children.finish_pair(mine, resume=True) == BOTH_WELL
+    assert same_result(tmp_path / "run", tmp_path / "whole")
+    steps = [line["step"] for line in lines(tmp_path / "run") if "loss" in line and line["stage"] == "prune"]
+    assert steps == list(range(1, 9)), "each step is logged once"
+    assert {path.name for path in (tmp_path / "run" / "checkpoints" / "prune" / "checkpoint-8").glob("rng*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }
+    code, error = children.finish(mine.model_copy(update={"output": tmp_path / "run"}), resume=True)
+    assert (code, error) == (0, ""), "a finished run is told by any number of processes"
+    (tmp_path / "run" / "manifest.json").unlink()
+    (tmp_path / "run" / "masks.safetensors").unlink()
+    code, error = children.finish(mine, resume=True)
+    assert code == 3
+    assert "was made by 2 processes, and this run has 1: start as many as before" in error
+
+
+def test_an_error_in_the_main_process_ends_the_other(recipe, children, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (code, error), (other, silent) = children.finish_pair(recipe(tmp_path / "run"))
+    assert (code, other) == (3, 3)
+    assert error.startswith("RunError: ")
+    assert silent.startswith("ElsewhereError: the main process of this run failed")
