@@ -34,6 +34,7 @@ CLASSES = {"summarization": "Seq2SeqLM", "translation": "Seq2SeqLM", "causal-lm"
 CASES = [
     ("summarization", writers.bart),
     ("translation", writers.bart),
+    ("translation", writers.t5),
     ("causal-lm", writers.opt),
     ("causal-lm", writers.llama),
     ("masked-lm", writers.bert),
