@@ -54,7 +54,8 @@ def script() -> Callable[..., Result]:
 
 @pytest.fixture(autouse=True)
 def _fresh_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")  # main sets it: no other test shall inherit it
+    for name, value in (("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_DISABLE_PROGRESS_BARS", "1")):
+        monkeypatch.setenv(name, value)  # main sets it: no other test shall inherit it
     load_plugins.cache_clear()
     yield
     load_plugins.cache_clear()

@@ -1,6 +1,7 @@
 """Bad input: one line on stderr, an exit code, no traceback, and nothing heavy imported to say so."""
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from prune_cli import exit_codes
 from prune_cli.exit_codes import exit_code
 from prune_core import errors
+from prune_core.recipe import Recipe
 
 RECIPE, PLUGIN, DATA, USAGE = 3, 4, 8, 2
 
@@ -164,7 +166,7 @@ def test_unknown_names_of_other_verbs(prune: Callable, tmp_path: Path) -> None:
         (["run", "x.yaml", "--resume", "--overwrite"], "choose one"),
         (["run", "a.yaml", "b.yaml"], "b.yaml"),
         (["bench", "model"], "--baseline"),
-        (["compact", "model"], "MASKS"),
+        (["compact", "model"], "--output"),
         (["verify"], "RUN"),
         (["rnu"], "'run'"),
     ],
@@ -185,6 +187,14 @@ def test_wrong_command_lines(arguments: list[str], part: str, prune: Callable) -
         ("measure.rounds=1", "measure.rounds: "),
         ("training.max_steps=soon", "found 'soon'"),
         ("device=tpu", "device: "),
+        ("training.seed=4294967296", "training.seed: "),
+        ("training.epochs=.inf", "training.epochs: "),
+        ("training.learning_rate=.inf", "training.learning_rate: "),
+        ("training.batch_size=true", "training.batch_size: a number was expected, found True"),
+        ("strategy.threshold=.nan", "strategy.threshold: "),
+        ("strategy.density=true", "strategy.density: a number was expected, found True"),
+        ("teacher=Self", "teacher: did you mean 'self'?"),
+        ("teacher=''", "teacher: self, none, auto or a model was expected"),
     ],
 )
 def test_wrong_settings(setting: str, part: str, prune: Callable) -> None:
@@ -282,3 +292,29 @@ def test_a_subclass_has_its_parents_code() -> None:
 def test_the_table_of_exit_codes_is_documented() -> None:
     for code in {*exit_codes.BY_ERROR.values(), exit_codes.UNEXPECTED, exit_codes.INTERRUPTED}:
         assert f"| {code} |" in (exit_codes.__doc__ or "")
+
+
+def test_home_is_found_in_every_path_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = {"model": "~/m", "teacher": "~/t", "output": "~/o"}
+    files = {"train_file": "~/a.csv", "validation_file": "~/b.csv"}
+    recipe = Recipe.parse({**names, "task": files})
+    found = [recipe.model, recipe.teacher, recipe.output, recipe.task.train_file, recipe.task.validation_file]
+    assert [str(path) for path in found] == [str(tmp_path / name) for name in ("m", "t", "o", "a.csv", "b.csv")]
+    assert Recipe.parse({"task": {"dataset": "~/d"}}).task.dataset == str(tmp_path / "d")
+    assert Recipe.parse({"model": "./m", "task": {"dataset": "nyu-mll/glue"}}).model == "./m"
+
+
+@pytest.mark.parametrize("stage", ["prune_cli.verbs", "prune_core.verify"])
+def test_an_interrupt_at_any_time_is_one_line(stage: str, prune: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the command line itself is imported, and while a verb imports what it needs."""
+
+    class Interrupted:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == stage:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, stage, raising=False)
+    result = prune("verify", "runs/first")
+    assert (result.code, result.out, result.err) == (130, "", "prune: interrupted\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from prune_cli.app import app
+from prune_cli.verbs import app
 
 VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "tasks", "plugins")
 HEAVY = ("torch", "transformers", "numpy", "datasets")

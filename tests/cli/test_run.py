@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from prune_cli.app import app
 from prune_cli.overlay import FLAGS
+from prune_cli.verbs import app
 from prune_core.configuring import validated
 from prune_core.recipe import Recipe, read_yaml
 

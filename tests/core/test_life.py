@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from prune_core.errors import RecipeError, TrainingError
 from prune_core.granularity import Head, Neuron
+from prune_core.pruning import Pruning
 from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_model
 from tests.core.loops import STRATEGIES, Training, batch, groups_of, logits, same, small_units
@@ -341,3 +343,39 @@ def test_parameter_groups(strategy, binarizer):
     assert [name for name in learned if model.get_parameter(name).requires_grad] == (
         [] if binarizer == "magnitude" else learned
     )
+
+
+# The interface
+
+
+class TestPruning:
+    def test_a_wrong_field_is_one_line(self):
+        with pytest.raises(RecipeError, match=r"structured: strategy\.densty: unknown field; did you mean 'density'"):
+            Pruning(small_units(), "structured", total_steps=3, densty=0.2)
+
+    @pytest.mark.parametrize("total", [0, -1, "3", 2.5, True, None])
+    def test_a_wrong_number_of_steps(self, total):
+        with pytest.raises(RecipeError, match=r"total_steps: the number of optimizer steps, 1 or more, was expected"):
+            Pruning(small_units(), "structured", total_steps=total)
+
+    @pytest.mark.parametrize("after", ["step", "penalty", "masks", "finish"])
+    def test_after_its_end_it_says_so(self, after):
+        pruning = Pruning(small_units(), "structured", total_steps=1)
+        pruning.step()
+        pruning.finish()
+        with pytest.raises(TrainingError, match="has finished and the model is plain again"):
+            getattr(pruning, after)()
+
+    def test_an_early_end_is_said(self, caplog):
+        pruning = Pruning(small_units(), "structured", total_steps=10)
+        for _ in range(5):
+            pruning.step()
+        pruning.finish()
+        assert "finish() after 5 of 10 steps" in caplog.text
+
+    def test_an_end_at_the_last_step_is_none_too_early(self, caplog):
+        pruning = Pruning(small_units(), "structured", total_steps=2)
+        pruning.resume(1)
+        pruning.step()
+        pruning.finish()
+        assert caplog.text == ""

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from prune_core.errors import ModelError
-from prune_core.pretrained import load_saved
+from prune_core.pretrained import load_pretrained, load_saved
 from prune_core.storage import MASK, WEIGHT
+from prune_core.testing.tiny import tiny_model
 
 
 def edit(folder, change):
@@ -145,3 +146,59 @@ def test_damaged_packed_weights_are_refused(damage, own_folder):
     with pytest.raises(ModelError) as caught:
         load_saved(str(folder))
     assert "\n" not in str(caught.value)
+
+
+BROKEN_CONFIGS = {
+    "size is text": {"hidden_size": "x"},
+    "size is nothing": {"hidden_size": None},
+    "quantization_config is text": {"quantization_config": "foo"},
+    "labels are a list": {"id2label": ["a", "b"]},
+    "no heads": {"num_attention_heads": 0},
+    "unknown activation": {"hidden_act": "no such"},
+}
+
+
+def plain_folder(tmp_path, **changes):
+    tiny_model("bert").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("changes", BROKEN_CONFIGS.values(), ids=BROKEN_CONFIGS.keys())
+def test_a_config_that_makes_no_model_is_refused(changes, tmp_path):
+    with pytest.raises(ModelError, match=r"cannot be loaded|no model that can be read") as caught:
+        load_saved(str(plain_folder(tmp_path, **changes)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_of_garbage_is_refused(tmp_path):
+    folder = plain_folder(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"garbage" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_saved(str(folder))
+
+
+@pytest.mark.parametrize("layers", [-1, 0, 1])
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_config_of_fewer_layers_than_the_weights_is_refused(bare, layers, tmp_path):
+    """Of a model with its head, and of a checkpoint of the bare model, whose keys have no prefix."""
+    model = tiny_model("bert")
+    (model.base_model if bare else model).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    for auto in (AutoModelForSequenceClassification, AutoModel):
+        with pytest.raises(ModelError, match=rf"more layers than its config\.json states.*would have {max(layers, 0)}"):
+            load_pretrained(auto, str(tmp_path))
+
+
+def test_weights_that_are_rightly_unused_are_no_fault(tmp_path):
+    """Position ids, a pooler and another head, as older checkpoints have them."""
+    folder = plain_folder(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    state |= {"bert.embeddings.position_ids": torch.arange(24), "bert.embeddings.mask_token": torch.zeros(1)}
+    state |= {"cls.predictions.bias": torch.zeros(4), "qa_outputs.0.weight": torch.zeros(4)}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_pretrained(AutoModel, str(folder)).config.num_hidden_layers == 2
+    assert load_saved(str(folder)).config.num_hidden_layers == 2

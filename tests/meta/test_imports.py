@@ -8,7 +8,7 @@ import pytest
 from tests.meta.tree import PACKAGES, Import, Module, modules
 
 LEVELS = (
-    ("errors", "files", "architectures"),
+    ("errors", "files", "fields", "architectures"),
     ("granularity",),
     ("masks",),
     ("structure",),

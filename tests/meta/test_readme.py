@@ -12,7 +12,7 @@ import typer
 from torch import nn
 from transformers import PreTrainedModel
 
-from prune_cli.app import app
+from prune_cli.verbs import app
 from prune_core import compact, save_compact
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model

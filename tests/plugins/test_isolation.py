@@ -13,6 +13,8 @@ def prune_strategies():
     return [StrategySpec("good", "a good one", "good:Config", "good:Good")]
 """
 
+SPEC = "@hookimpl\ndef prune_strategies():\n    return [StrategySpec({})]\n"
+
 BROKEN = {
     "no such module": ("import no_such_module_anywhere\n", "import", "no_such_module_anywhere"),
     "raises on import": ("raise RuntimeError('no licence')\n", "import", "RuntimeError: no licence"),
@@ -26,6 +28,10 @@ BROKEN = {
     "hook exits": ("@hookimpl\ndef prune_strategies():\n    raise SystemExit\n", "prune_strategies", "SystemExit"),
     "not a list": ("@hookimpl\ndef prune_strategies():\n    return 3\n", "prune_strategies", "not iterable"),
     "list of names": ("@hookimpl\ndef prune_strategies():\n    return ['mine']\n", "prune_strategies", "StrategySpec"),
+    "name is a list": (SPEC.format("['a'], 's', 'x:X', 'x:Y'"), "prune_strategies", "name: "),
+    "name is a number": (SPEC.format("5, 's', 'x:X', 'x:Y'"), "prune_strategies", "name: "),
+    "no target": (SPEC.format("'n', 's', 'x:X', None"), "prune_strategies", "target: "),
+    "no config": (SPEC.format("'n', 's', None, 'x:Y'"), "prune_strategies", "config: "),
     "spec of another kind": (
         "@hookimpl\ndef prune_strategies():\n    return [CompactorSpec('x', 'x', 'x:X')]\n",
         "prune_strategies",
@@ -120,3 +126,27 @@ def test_a_target_is_imported_when_it_is_used(add: Add, load: Load) -> None:
 def test_a_misspelt_name_gets_a_hint(load: Load) -> None:
     with pytest.raises(PluginError, match="did you mean 'hybrid'"):
         load().strategy("hybird")
+
+
+@pytest.mark.parametrize(
+    "source", [f"print('hello')\n{GOOD}", GOOD.replace("    return", "    print('hello')\n    return")]
+)
+def test_what_a_plugin_prints_is_no_answer(
+    source: str, add: Add, load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("prune-good", source)
+    assert load().strategy("good").name == "good"
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")
+
+
+def test_a_misspelt_disabled_distribution_is_reported(load: Load) -> None:
+    found = load("prune-hybird")
+    assert found.strategy("hybrid").name == "hybrid"
+    assert only_failure(found).distribution == "prune-hybird"
+    assert "no such distribution is installed; did you mean 'prune-hybrid'" in only_failure(found).reason
+
+
+def test_what_is_disabled_is_said_where_a_name_is_missing(load: Load) -> None:
+    with pytest.raises(PluginError, match=r"unknown strategy 'hybrid': .*; disabled: prune-hybrid"):
+        load("prune-hybrid").strategy("hybrid")

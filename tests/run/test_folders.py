@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,19 @@ def _last(weight):
     rows = torch.zeros(len(weight), 1)
     rows[-1] = 1
     return rows
+
+
+def test_no_verb_shows_the_bars_of_transformers(finished, tmp_path):
+    folder = finished()[0]
+    prune = [str(Path(sys.executable).with_name("prune"))]
+    for arguments in (
+        ["verify", folder],
+        ["compact", folder / "masked", folder / "masks.safetensors", "--output", tmp_path / "small"],
+    ):
+        done = subprocess.run([*prune, *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "it/s" not in done.stderr
+        assert "%|" not in done.stderr
 
 
 class TestVerify:

@@ -10,6 +10,7 @@ import pytest
 from prune_core.errors import RunError
 from prune_core.resuming import digest
 from prune_core.run import run
+from prune_core.training.checkpoints import last
 from prune_core.verify import verify_run
 
 
@@ -83,3 +84,55 @@ def test_the_digest_is_that_of_the_rows():
     others = [whole.select([1, 0, 2, 3]), whole.select(range(3)), whole.rename_column("text", "words")]
     others.append(Dataset.from_dict({**rows, "input_ids": [[1], [2, 3], [], [4, 5, 6]]}))
     assert len({digest(other)["sha256"] for other in [whole, *others]}) == 5
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+DAMAGES = {
+    "model.safetensors": truncate,
+    "optimizer.pt": truncate,
+    "trainer_state.json": truncate,
+    "scheduler.pt": lambda path: path.write_bytes(b"garbage"),
+    "rng_state.pth": lambda path: path.write_bytes(b""),
+    "optimizer.*": lambda path: (path.parent / "optimizer.pt").unlink(),
+}
+
+
+class TestDamagedCheckpoints:
+    @pytest.fixture
+    def killed(self, own):
+        """The copy as a kill after the training leaves it: checkpoints of steps 6 and 8, and no results."""
+        for name in ("masked", "model"):
+            shutil.rmtree(own / name)
+        for name in ("masks.safetensors", "manifest.json"):
+            (own / name).unlink()
+        return own
+
+    @pytest.mark.parametrize("name", DAMAGES)
+    def test_the_one_before_is_taken_and_the_damaged_one_is_named(self, name, killed, caplog):
+        folder = killed / "checkpoints" / "prune"
+        assert last(folder) == folder / "checkpoint-8"
+        assert caplog.text == ""
+        DAMAGES[name](folder / "checkpoint-8" / name)
+        assert last(folder) == folder / "checkpoint-6"
+        assert "checkpoint-8 is damaged" in caplog.text
+        assert name.rstrip("*.") in caplog.text
+
+    def test_a_run_goes_on_from_it_to_the_same_end(self, killed, recipe, finished, same_result, caplog):
+        truncate(killed / "checkpoints" / "prune" / "checkpoint-8" / "optimizer.pt")
+        with caplog.at_level(logging.INFO, logger="prune_core"):
+            run(recipe(killed), resume=True)
+        assert "checkpoint-8 is damaged (optimizer.pt)" in caplog.text
+        assert "resuming from" in caplog.text
+        assert "checkpoint-6" in caplog.text
+        assert same_result(killed, finished()[0])
+
+    def test_without_any_whole_one_it_begins_anew(self, killed, recipe, finished, same_result, caplog):
+        for step in (6, 8):
+            truncate(killed / "checkpoints" / "prune" / f"checkpoint-{step}" / "model.safetensors")
+        run(recipe(killed), resume=True)
+        assert "checkpoint-6 is damaged (model.safetensors): the one before it is taken, if there is one" in caplog.text
+        assert same_result(killed, finished()[0])

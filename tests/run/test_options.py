@@ -122,6 +122,12 @@ class TestFill:
             run(recipe(tmp_path / "run", strategy=strategy, fill=fill))
         assert not (tmp_path / "run" / "checkpoints").exists()
 
+    def test_a_rate_alone_is_no_fill_of_a_strategy_that_does_not_fill(self, recipe, tmp_path):
+        with pytest.raises(RecipeError, match=r"fill\.learning_rate: structured does not fill by itself"):
+            check(recipe(tmp_path / "run", fill={"learning_rate": 1e-5}))
+        check(recipe(tmp_path / "run", fill={"learning_rate": 1e-5, "max_steps": 2}))
+        check(recipe(tmp_path / "run", strategy="hybrid", fill={"learning_rate": 1e-5}))
+
     def test_new_values_are_small_and_where_zeros_were(self):
         model = tiny_model("bert")
         name = "bert.encoder.layer.0.attention.self.query.weight"

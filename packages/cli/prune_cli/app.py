@@ -1,51 +1,8 @@
-"""The prune command line."""
+"""The prune command line: what the console script calls. Nothing is imported before an interrupt would be answered."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
-
-import typer
-
-from prune_cli.commands.bench import bench
-from prune_cli.commands.compact import compact
-from prune_cli.commands.evaluate import evaluate
-from prune_cli.commands.inspect import inspect
-from prune_cli.commands.plugins import plugins
-from prune_cli.commands.run import run
-from prune_cli.commands.strategies import strategies
-from prune_cli.commands.tasks import tasks
-from prune_cli.commands.verify import verify
-from prune_cli.exit_codes import SUMMARY
-
-app = typer.Typer(name="prune", pretty_exceptions_enable=False, epilog=SUMMARY)
-for verb in (run, compact, verify, evaluate, bench, inspect, strategies, tasks, plugins):
-    app.command()(verb)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"prune {version('prune-cli')} (prune-core {version('prune-core')})")
-        raise typer.Exit
-
-
-@app.callback()
-def prune(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the versions, as in prune --version."),
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error, as in prune --debug run recipe.yaml.")
-    ] = False,
-) -> None:
-    """Make a Hugging Face transformer smaller and faster: fine-prune it, compact it, verify it, measure it.
-
-    Start with `prune run`: with neither model nor task it prunes a small vision transformer in a few minutes.
-    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +10,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for talker in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which tells what it cannot load
-        logging.getLogger(talker).setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every file that is read or written
     try:
-        return int(app(args=rest or ["--help"], prog_name="prune", standalone_mode=False) or 0)
+        return _call(rest or ["--help"], debug=len(rest) < len(given))
+    except KeyboardInterrupt as interrupt:
+        from prune_core.processes import is_main
+
+        if is_main():
+            sys.stderr.write("; ".join(["prune: interrupted", *map(str, interrupt.args)]) + "\n")
+        return 130
+
+
+def _call(arguments: list[str], *, debug: bool) -> int:
+    from prune_cli.exit_codes import INTERRUPTED, StoppedError
+    from prune_cli.verbs import app
+
+    try:
+        code = int(app(args=arguments, prog_name="prune", standalone_mode=False) or 0)
+    except StoppedError as interrupt:
+        raise KeyboardInterrupt(str(interrupt)) from interrupt
     except Exception as error:  # typer.Exit has become a return value by now
         from prune_cli.failure import report
 
-        return report(error, debug=len(rest) < len(given))
+        return report(error, debug=debug)
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return code

@@ -44,6 +44,10 @@ BY_ERROR = {
 }
 
 
+class StoppedError(Exception):
+    """Ctrl-C in a verb that can be gone on with; the message says how."""
+
+
 def exit_code(error: BaseException) -> int:
     """The code for an error, by the nearest of its classes that the table knows."""
     names = (kind.__name__ for kind in type(error).__mro__)

@@ -1,7 +1,7 @@
 """One family of errors: a single line saying what was wrong, where, what was found and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PruneError(Exception):
@@ -52,3 +52,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as "did you mean 'hybrid'? " for a misspelt name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(repr(match) for match in close)}? " if close else ""
+
+
+def listed(names: Sequence[object], limit: int = 10) -> str:
+    """Names on one line, the first of them and how many there are where they are more than `limit`."""
+    shown = ", ".join(map(str, names[:limit]))
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"

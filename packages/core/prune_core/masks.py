@@ -50,11 +50,16 @@ class MaskSet(Mapping[str, Mask]):
 
     False: they are stored like any other weight, so only whole heads and neurons count as removed.
     True: they stay zero, are left out on disk, and only non-zero weights count as remaining.
+
+    `units` says of which model: the key of each of its units, masked or not, and how many heads or neurons it has.
     """
 
-    def __init__(self, masks: Mapping[str, Mask], *, sparse: bool = False) -> None:
+    def __init__(
+        self, masks: Mapping[str, Mask], *, sparse: bool = False, units: Mapping[str, int] | None = None
+    ) -> None:
         self._masks = dict(masks)
         self.sparse = sparse
+        self.units = units
 
     def __getitem__(self, name: str) -> Mask:
         return self._masks[name]
@@ -89,6 +94,15 @@ class MaskSet(Mapping[str, Mask]):
                 found = list(parameters[name].shape)
                 raise MaskError(f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {found}")
 
+    def check_units(self, units: Mapping[str, int]) -> None:
+        """MaskError where the masks are known to be those of a model with other units."""
+        ours = units if self.units is None else self.units
+        for key in sorted(ours.keys() ^ units.keys() or {key for key in units if ours[key] != units[key]}):
+            raise MaskError(
+                f"these masks are those of another model: it has {ours.get(key, 'no')} heads or neurons in {key}, "
+                f"this one {units.get(key, 'no')} ({len(ours)} units there, {len(units)} here)"
+            )
+
     @torch.no_grad()
     def bake(self, model: nn.Module) -> None:
         """Set every masked parameter entry to zero, in place. MaskError, before any is set, where one does not fit."""
@@ -98,8 +112,11 @@ class MaskSet(Mapping[str, Mask]):
             if not mask.values.all():
                 parameters[name].masked_fill_(~mask.expand().to(parameters[name].device), 0)
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file: bits packed eight a byte, granularities and shapes in its header."""
+    def save(self, path: Path, units: Mapping[str, int] | None = None) -> None:
+        """Write a safetensors file: bits packed eight a byte, granularities, shapes and units in its header.
+
+        `units`, where they are given, are those of the model (`ModelStructure.sizes`).
+        """
         tensors = {name: torch.from_numpy(np.packbits(mask.values.cpu().numpy())) for name, mask in self.items()}
         described = {name: [str(mask.granularity), list(mask.shape)] for name, mask in self.items()}
         header = {
@@ -107,6 +124,7 @@ class MaskSet(Mapping[str, Mask]):
             "version": str(FORMAT_VERSION),
             "sparse": json.dumps(self.sparse),
             "masks": json.dumps(described),
+            "units": json.dumps(None if units is None else dict(units)),
         }
         with replacing(path) as draft:
             save_file(tensors, draft, metadata=header)
@@ -124,7 +142,9 @@ class MaskSet(Mapping[str, Mask]):
             raise _damaged(path, error) from error
         _check(header, path)
         try:
-            return cls(_unpacked(tensors, json.loads(header["masks"])), sparse=_boolean(header["sparse"]))
+            units = json.loads(header.get("units", "null"))  # files of earlier versions do not say
+            masks = _unpacked(tensors, json.loads(header["masks"]))
+            return cls(masks, sparse=_boolean(header["sparse"]), units=None if units is None else dict(units))
         except (MaskError, StructureError, LookupError, ValueError, TypeError) as error:
             raise _damaged(path, error) from error
 

@@ -3,7 +3,9 @@
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, distributions
@@ -11,11 +13,13 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import TypeAdapter, ValidationError
 
 from prune_core import hookspecs
 from prune_core.architectures import Architecture
 from prune_core.errors import PluginError, nearest
 from prune_core.hookspecs import GROUP, CompactorSpec, StrategySpec, TaskSpec
+from prune_core.recipe import explain
 
 KINDS: dict[str, type] = {
     "strategies": StrategySpec,
@@ -116,7 +120,8 @@ class Plugins:
         known = self.names(kind)
         listed = ", ".join(known) if known else "none (pip install prune-hybrid, for instance)"
         message = f"unknown {_SINGULAR[kind]} {name!r}: {nearest(name, known)}installed: {listed}"
-        return "; ".join([message, *map(str, self.not_loaded)])
+        disabled = [f"disabled: {', '.join(self.disabled)}"] if self.disabled else []
+        return "; ".join([message, *disabled, *map(str, self.not_loaded)])
 
 
 @lru_cache(maxsize=8)
@@ -132,15 +137,18 @@ def load_plugins(disabled: tuple[str, ...] = ()) -> Plugins:
             reason = f"it is made for {entry.group}, this prune-core speaks {GROUP}: install a matching version"
             failures.append(NotLoaded(distribution, entry.name, "discovery", reason))
             continue
-        _load(entry, distribution, version, offers, failures)
+        with redirect_stdout(sys.stderr):
+            _load(entry, distribution, version, offers, failures)
+    failures.extend(_nowhere(off))
     return Plugins(tuple(offers), tuple(failures), tuple(sorted(off)))
 
 
 def import_target(target: str) -> Any:
     """The object that "module:name" points to; PluginError with the import's own error when there is none."""
-    module, _, name = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        module, _, name = target.partition(":")
+        with redirect_stdout(sys.stderr):  # what a module prints is no answer to what was asked
+            return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # a plugin's module may raise anything while it is imported
         raise PluginError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
 
@@ -194,6 +202,19 @@ def _check(specs: Iterable[object], expected: type) -> None:
     for spec in specs:
         if not isinstance(spec, expected):
             raise PluginError(f"{spec!r} is a {type(spec).__name__}, a {expected.__name__} was expected")
+        try:
+            TypeAdapter(expected).validate_python(vars(spec))
+        except ValidationError as error:
+            raise PluginError(explain(error, expected, expected.__name__)) from error
+
+
+def _nowhere(off: Iterable[str]) -> Iterator[NotLoaded]:
+    """Names of distributions that are disabled and are not there: one of them may be misspelt."""
+    found = {_normal(distribution.name) for distribution in distributions() if distribution.name}
+    ours = sorted(name for name in found if name.startswith("prune-"))
+    for name in sorted(set(off) - found):
+        reason = f"no such distribution is installed; {nearest(name, ours)}PRUNE_DISABLE or plugins.disabled names it"
+        yield NotLoaded(name, "disabled", "discovery", reason)
 
 
 def _several_owners(what: str, offers: Iterable[Offer]) -> PluginError:

@@ -231,6 +231,7 @@ def _fill_training(recipe: Recipe, *, fills: bool, sparse: bool) -> TrainingSect
     epochs, steps = fill.epochs, fill.max_steps
     if epochs is None and steps is None:
         if not fills:
+            _refuse_a_rate_for_nothing(recipe)
             return None
         epochs = section.epochs * FILL_SHARE
         steps = math.ceil(section.max_steps * FILL_SHARE) if section.max_steps else None
@@ -243,6 +244,14 @@ def _fill_training(recipe: Recipe, *, fills: bool, sparse: bool) -> TrainingSect
         )
     rate = fill.learning_rate or section.learning_rate / 2
     return section.model_copy(update={"epochs": epochs or 1.0, "max_steps": steps, "learning_rate": rate})
+
+
+def _refuse_a_rate_for_nothing(recipe: Recipe) -> None:
+    if recipe.fill.learning_rate is not None:
+        raise RecipeError(
+            f"fill.learning_rate: {recipe.strategy.name} does not fill by itself, so it is the rate of nothing: give "
+            "fill.epochs or fill.max_steps as well, or leave it out"
+        )
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """Reading pretrained models, from a folder or the hub: in float32, quietly, and with one-line errors."""
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -36,6 +40,21 @@ POSITIONS_BEHIND_PADDING = frozenset(
 """Model types that number the positions of a text from behind the index of the padding token, as RoBERTa does."""
 
 
+_BAD_CONFIG = (OSError, ValueError, KeyError, StrictDataclassError, AttributeError, TypeError)
+"""No file or no JSON; an unknown type; a field of the wrong kind, which transformers checks or just takes apart."""
+_BAD_MODEL = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    SafetensorError,
+    UnpicklingError,
+)
+"""No weights; an impossible size (0 heads: a division by zero); other sizes of weights; a damaged file."""
+
+
 def read_config(path: str) -> PreTrainedConfig:
     """The configuration of a model folder or hub name; ModelError when there is none."""
     folder = Path(path)
@@ -48,7 +67,7 @@ def read_config(path: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path)
         return config
-    except (OSError, ValueError, KeyError) as error:
+    except _BAD_CONFIG as error:
         raise ModelError(f"{path} is no model that can be read: {brief(error)}") from error
 
 
@@ -68,15 +87,16 @@ def usable_length(config: PreTrainedConfig) -> int | None:
 def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedModel:
     """`auto_class.from_pretrained(path)` in float32; heads that the checkpoint lacks are new.
 
-    ModelError when it cannot be loaded, or when weights below the head are missing.
+    ModelError when it cannot be loaded, when weights below the head are missing, or when it has layers too many.
     """
     try:
         with _without_report():
             model, report = auto_class.from_pretrained(path, dtype="float32", output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except _BAD_MODEL as error:
         raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     _refuse_holes(model, missing, path)
+    _refuse_layers(model, report["unexpected_keys"], path)
     if missing:
         logger.info("%s lacks %s: they start at random", path, ", ".join(missing))
     return model  # type: ignore[no-any-return]
@@ -116,6 +136,25 @@ def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], path: str) -> 
             f"{path} holds no weights for {len(holes)} parameters of {type(model).__name__}, such as {holes[0]}: "
             "they would be random; is it the checkpoint of another model?"
         )
+
+
+def _refuse_layers(model: PreTrainedModel, unused: Iterable[str], path: str) -> None:
+    """Other weights are rightly unused, as heads, poolers or mask tokens are; those of a layer make another model."""
+    stacks = {name: len(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    for key in sorted(unused):
+        for place in re.finditer(r"\.(\d+)\.", key):
+            above = key[: place.start()]
+            depths = [depth for name, depth in stacks.items() if _same_place(name, above)]
+            if depths and int(place[1]) >= max(depths):
+                raise ModelError(
+                    f"{path} holds weights of more layers than its config.json states, such as {key}: "
+                    f"{above} would have {max(depths)} of them"
+                )
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two paths are the same but for a prefix: checkpoints of bare models lack that of models with a head."""
+    return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")
 
 
 @contextmanager

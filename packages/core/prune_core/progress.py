@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 from transformers import TrainerCallback
-from transformers.utils.logging import disable_progress_bar
 
 from prune_core.processes import is_main
 
 if TYPE_CHECKING:
     from transformers import Trainer
-
-
-def one_bar_a_stage() -> None:
-    """Turn off transformers' own bars, one for every file that is read or written."""
-    disable_progress_bar()
 
 
 @contextmanager

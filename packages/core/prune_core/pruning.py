@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prune_core.configuring import strategy_config
+from prune_core.errors import RecipeError, TrainingError
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.plugins import import_target, load_plugins
+from prune_core.recipe import Recipe
 from prune_core.strategy import Context, Progress, Strategy
+
+logger = logging.getLogger(__name__)
 
 
 class Pruning:
@@ -24,7 +30,8 @@ class Pruning:
 
     `strategy` is a Strategy, or the name of an installed one with its configuration's fields in `options`.
     `calibration()` yields batches of model inputs to strategies that look at the data before they start. Raises
-    PluginError for an unknown name, StructureError when the model has nothing to prune.
+    PluginError for an unknown name, RecipeError for a wrong field, StructureError when the model has nothing to prune;
+    after `finish`, which ends it, every method raises TrainingError.
     """
 
     def __init__(
@@ -37,12 +44,24 @@ class Pruning:
         calibration: Callable[[], Iterable[dict[str, Tensor]]] = tuple,
         **options: Any,
     ) -> None:
+        if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+            raise RecipeError(
+                f"total_steps: the number of optimizer steps, 1 or more, was expected, found {total_steps!r}"
+            )
         self.model = model
-        self.strategy = make_strategy(strategy, options) if isinstance(strategy, str) else strategy
+        self._finished = False
+        self._strategy = make_strategy(strategy, options) if isinstance(strategy, str) else strategy
         self.total_steps = total_steps
-        self.strategy.prepare(Context(model, structure_of(model), total_steps, seed, calibration))
+        self._strategy.prepare(Context(model, structure_of(model), total_steps, seed, calibration))
         self._step = 0
-        self.strategy.step(Progress(0, total_steps))
+        self._strategy.step(Progress(0, total_steps))
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy at work; TrainingError once it has finished, and left a plain model behind."""
+        if self._finished:
+            raise TrainingError("this pruning has finished and the model is plain again: make a new Pruning to go on")
+        return self._strategy
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for any torch optimizer: all trainable parameters, each once."""
@@ -67,13 +86,22 @@ class Pruning:
         return self.strategy.masks()
 
     def finish(self) -> MaskSet:
-        """Bake the decision into the weights and leave plain layers behind."""
-        return self.strategy.finish()
+        """Bake the decision into the weights and leave plain layers behind; a warning where steps are left."""
+        if self._step < self.total_steps:
+            logger.warning(
+                "finish() after %d of %d steps: the masks land at once, and no weight has adapted to it",
+                self._step,
+                self.total_steps,
+            )
+        masks = self.strategy.finish()
+        self._finished = True
+        return masks
 
 
 def make_strategy(name: str, options: dict[str, Any]) -> Strategy:
-    """An installed strategy of this name, configured; PluginError or pydantic's ValidationError."""
-    spec = load_plugins().strategy(name)
-    config = import_target(spec.config)(**options)
-    strategy: Strategy = import_target(spec.target)(config)
+    """An installed strategy of this name, configured; PluginError where there is none, RecipeError for its fields."""
+    plugins = load_plugins()
+    recipe = Recipe.parse({"strategy": {**options, "name": name}}, name)
+    config = strategy_config(recipe, plugins, name)
+    strategy: Strategy = import_target(plugins.strategy(name).target)(config)
     return strategy

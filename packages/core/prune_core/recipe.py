@@ -4,30 +4,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from prune_core.errors import RecipeError, nearest
+from prune_core.fields import Fields, FilePath, NameOrPath
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TaskSection(BaseModel):
+class TaskSection(Fields):
     """What the model is trained to do, and on which data; the task's own fields stand beside these.
 
     Those are validated by the task's configuration (`prune tasks NAME`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     name: str | None = Field(None, description="Task, one of `prune tasks`, such as squad or text-classification.")
-    dataset: str | None = Field(None, description="Hub data set, instead of files, such as nyu-mll/glue.")
+    dataset: NameOrPath | None = Field(None, description="Hub data set, instead of files, such as nyu-mll/glue.")
     dataset_config: str | None = Field(None, description="Configuration of the hub data set, such as sst2.")
     train_split: str = Field("train", description="Split of the hub data set to train on.")
     validation_split: str = Field("validation", description="Split of the hub data set to evaluate on.")
-    train_file: Path | None = Field(None, description="csv, json, jsonl or parquet file to train on.")
-    validation_file: Path | None = Field(None, description="File of the same kind to evaluate on.")
+    train_file: FilePath | None = Field(None, description="csv, json, jsonl or parquet file to train on.")
+    validation_file: FilePath | None = Field(None, description="File of the same kind to evaluate on.")
     further_validation: dict[str, str] = Field(
         {}, description="Name -> split (or file) that is evaluated as well; its figures end in _NAME."
     )
@@ -43,10 +40,10 @@ class TaskSection(BaseModel):
         return self
 
 
-class StrategySection(BaseModel):
+class StrategySection(Fields):
     """The strategy's name, and its own fields beside it; those are validated by the strategy's configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
     name: str = Field("hybrid", description="Strategy, one of `prune strategies`.")
 
     def fields(self) -> dict[str, Any]:
@@ -54,7 +51,7 @@ class StrategySection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class TrainingSection(_Section):
+class TrainingSection(Fields):
     """Fine-pruning, through transformers' Trainer."""
 
     epochs: float = Field(3.0, gt=0, description="Passes over the training data.")
@@ -65,7 +62,7 @@ class TrainingSection(_Section):
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="Decay of the weights, biases and norms aside.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped at this norm.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
     save_steps: int = Field(500, ge=1, description="Steps from one checkpoint to the next.")
     logging_steps: int = Field(50, ge=1, description="Steps from one log line to the next.")
     eval_steps: int | None = Field(
@@ -93,7 +90,7 @@ class TrainingSection(_Section):
         return self
 
 
-class DistillationSection(_Section):
+class DistillationSection(Fields):
     """Weights of the loss with a teacher; without one the loss is the task's own."""
 
     temperature: float = Field(2.0, gt=0, description="Softens both distributions of the logits.")
@@ -113,7 +110,7 @@ class DistillationSection(_Section):
     )
 
 
-class FillSection(_Section):
+class FillSection(Fields):
     """Fine-tuning of the compact model after its inner zeros got small random values."""
 
     epochs: float | None = Field(
@@ -123,7 +120,7 @@ class FillSection(_Section):
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
 
 
-class MeasureSection(_Section):
+class MeasureSection(Fields):
     """How the compact model is timed against the dense one."""
 
     batch_size: int = Field(8, ge=1, description="Examples a batch.")
@@ -132,7 +129,7 @@ class MeasureSection(_Section):
     baseline: str | None = Field(None, description="Model to compare with; by default the one that is pruned.")
 
 
-class PluginsSection(_Section):
+class PluginsSection(Fields):
     """Which plugins may be used."""
 
     disabled: tuple[str, ...] = Field((), description="Distributions to leave out.")
@@ -142,10 +139,10 @@ Density = Annotated[float, Field(gt=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class Recipe(_Section):
+class Recipe(Fields):
     """A whole run. With neither model nor task it is the embedded demonstration on scikit-learn's digits."""
 
-    model: str | None = Field(None, description="Folder or hub name of the model to prune.")
+    model: NameOrPath | None = Field(None, description="Folder or hub name of the model to prune.")
     task: SerializeAsAny[TaskSection] = TaskSection()
     strategy: StrategySection = StrategySection(name="hybrid")
     densities: tuple[Density, ...] = Field(
@@ -153,14 +150,16 @@ class Recipe(_Section):
         description="Falling densities, instead of the strategy's: a run through all of them, that leaves a compact "
         "model at each.",
     )
-    teacher: str = Field("auto", description="self, none, a model; auto: self if the head is trained, else none.")
+    teacher: NameOrPath = Field(
+        "auto", description="self, none, a model; auto: self if the head is trained, else none."
+    )
     training: TrainingSection = TrainingSection()
     distillation: DistillationSection = DistillationSection()
     fill: FillSection = FillSection()
     compactor: str = Field("auto", description="auto: the one that accepts the masks; or a name.")
     measure: MeasureSection = MeasureSection()
     device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"
-    output: Path | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
+    output: FilePath | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
     plugins: PluginsSection = PluginsSection()
 
     @model_validator(mode="after")
@@ -170,6 +169,14 @@ class Recipe(_Section):
         if self.densities and self.strategy.fields().get("density") is not None:
             raise ValueError("give strategy.density or several densities, not both")
         return self
+
+    @field_validator("teacher")
+    @classmethod
+    def _teacher_is_a_word_or_a_model(cls, teacher: str) -> str:
+        word = teacher.strip().lower()
+        if (word in ("self", "none", "auto", "") and teacher != word) or not word:
+            raise ValueError(f"did you mean {word!r}?" if word else "self, none, auto or a model was expected")
+        return teacher
 
     @classmethod
     def parse(cls, data: Any, source: str = "recipe") -> "Recipe":
@@ -213,7 +220,7 @@ def read_yaml(path: Path) -> Any:
     return data
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str, prefix: str = "") -> str:
+def explain(error: ValidationError, model: type, source: str, prefix: str = "") -> str:
     """One line a wrong field: its path (below `prefix`), what was wrong, what was found, and the nearest known name."""
     lines = []
     for problem in error.errors():

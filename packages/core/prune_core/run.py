@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from prune_core.compaction import choose
+from prune_core.compaction import compact
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
@@ -30,7 +30,6 @@ from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
 from prune_core.places import absolute_path
-from prune_core.plugins import load_plugins
 from prune_core.preparation import (
     Job,
     Preparation,
@@ -119,7 +118,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str
     dense = load_saved(str(model)) if masks else load_pruned(str(model))
     decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense))
     decided.bake(dense)
-    compaction = choose(decided, compactor, load_plugins()).compact(dense, decided, structure_of(dense))
+    compaction = compact(dense, decided, compactor)
     batches = [dummy_inputs(dense, 4, 16)]
     verification = verify(dense, compaction, batches).enforce()
     save_verified(compaction, output, batches, _processor(model))
@@ -221,7 +220,7 @@ def _finish(ready: Preparation, workspace: Workspace) -> None:
     with replacing(workspace.masked) as draft:
         ready.student.save_pretrained(draft)
         ready.job.task.processor.save_pretrained(draft)
-    masks.save(workspace.masks)
+    masks.save(workspace.masks, structure_of(ready.student, ready.job.plugins).sizes())
 
 
 def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tuple[Compaction, Verification]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from prune_core.fields import Fields
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from prune_core.structure import ModelStructure
 
 
-class StrategyConfig(BaseModel):
-    """Base of every strategy's configuration: frozen, no unknown field, every field described."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class StrategyConfig(Fields):
+    """Base of every strategy's configuration: frozen, no unknown field, every number finite, every field described."""
 
 
 @dataclass(frozen=True)

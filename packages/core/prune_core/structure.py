@@ -125,6 +125,10 @@ class ModelStructure:
     def keys(self) -> list[str]:
         return [unit.key for unit in self.units]
 
+    def sizes(self) -> dict[str, int]:
+        """How many heads or neurons each unit has, by its key."""
+        return {unit.key: unit.heads if isinstance(unit, Attention) else unit.size for unit in self.units}
+
     def linears(self) -> dict[str, Role]:
         """Module path -> role of every prunable linear."""
         return {name: role for unit in self.units for name, role in unit.linears().items()}

@@ -24,7 +24,7 @@ IGNORED = -100
 class TaskConfig(TaskSection):
     """Base of every task's configuration: frozen, no unknown field, every field described."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
 
 class Task(ABC):

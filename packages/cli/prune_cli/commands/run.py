@@ -171,23 +171,19 @@ def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
 
 def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
-    from prune_cli.exit_codes import INTERRUPTED
+    from prune_cli.exit_codes import StoppedError
     from prune_core.workspace import default_output
 
     render.log_to_stderr()
     folder = recipe.output or default_output(recipe)
     try:
-        from prune_core.progress import one_bar_a_stage
         from prune_core.run import run as run_recipe
 
-        one_bar_a_stage()
         manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
         begun = (folder / RECIPE).is_file()
         on = f"go on from the last checkpoint: prune run {folder} --resume" if begun else "nothing was written yet"
-        if is_main():
-            typer.echo(f"prune: interrupted; {on}", err=True)
-        raise typer.Exit(INTERRUPTED) from interrupt
+        raise StoppedError(on) from interrupt
     if not is_main():
         return
     if json:

@@ -35,8 +35,9 @@ def compact(
     from prune_core.loading import structure_of
 
     plugins = load_plugins() if plugins is None else plugins
-    chosen = choose(masks, compactor, plugins)
-    return chosen.compact(model, masks, structure_of(model, plugins), inplace=inplace)
+    chosen, structure = choose(masks, compactor, plugins), structure_of(model, plugins)
+    masks.check_units(structure.sizes())
+    return chosen.compact(model, masks, structure, inplace=inplace)
 
 
 def choose(masks: MaskSet, name: str, plugins: Plugins) -> Compactor:

@@ -1,5 +1,6 @@
 """Tables of examples: read from files or the hub, their columns found by role, their faults named by file and row."""
 
+import csv
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -168,8 +169,19 @@ def _from_file(path: Path) -> Table:
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{path}: unknown extension {path.suffix!r}; use one of {', '.join(_READERS)}")
     kind, options = _READERS[path.suffix.lower()]
+    if kind == "csv":
+        _refuse_double_columns(path)
     read = lambda: load_dataset(kind, data_files=str(path), split="train", **options)  # noqa: E731
     return _read(read, str(path), path.parent)
+
+
+def _refuse_double_columns(path: Path) -> None:
+    """DataError for two columns of one name, of which pandas would rename the second without a word."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        columns = next(csv.reader(file), [])
+    double = sorted({name for name in columns if columns.count(name) > 1})
+    if double:
+        raise DataError(f"{path}: {columns.count(double[0])} columns are called {double[0]!r}; rename or remove one")
 
 
 def _from_hub(section: TaskSection, name: str) -> Tables:

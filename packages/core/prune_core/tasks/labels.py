@@ -1,15 +1,18 @@
 """Labels: the names of classes in the order of a head's logits, those of the data and those of the model as one."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
-from datasets import ClassLabel
+from datasets import ClassLabel, Value
 from transformers import PreTrainedConfig
 
-from prune_core.errors import DataError
-from prune_core.tasks.data import Table, Tables
+from prune_core.errors import DataError, listed
+from prune_core.tasks.data import STRINGS, Table, Tables
+
+_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,30 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
     if len(labels.names) < 2:
         found = repr(values[0]) if values else "none"
         raise DataError(f"{table.source}: {found} is the only label (column {column!r}); there must be two at least")
-    known = ", ".join(labels.names)
-    refuse_labels(tables, column, lambda value: value in labels.ids, f"is not among the training labels {known}")
+    known = f"is not among the training labels {listed(labels.names)}"
+    refuse_labels(tables, column, lambda value: value in labels.ids, known)
     return labels
 
 
 def decode_class_labels(tables: Tables, column: str) -> Tables:
-    """The same, labels by name where a ClassLabel numbers them otherwise than training's."""
+    """The same, labels by name where a ClassLabel numbers them otherwise than training's, and of training's type.
+
+    In csv files a column of 1 and 2 holds numbers, one of 1, 2 and x holds text: whole numbers become text where
+    training's labels are. DataError where training's are numbers and another table's are text.
+    """
     if tables.train is None:
         return tables
-    ours = tables.train.element(column)
+    train, ours = tables.train, tables.train.element(column)
 
     def decoded(table: Table) -> Table:
         theirs = table.element(column)
+        if _is_number(ours) and _is_text(theirs):
+            raise DataError(
+                f"{table.source}: column {column!r} holds text, such as {_first_word(table, column)}; "
+                f"that of {train.source} holds numbers"
+            )
+        if _is_text(ours) and _is_number(theirs) and theirs.dtype.startswith("int") and not table.holds_lists(column):
+            return replace(table, rows=table.rows.cast_column(column, Value("string")))
         if not isinstance(theirs, ClassLabel) or (isinstance(ours, ClassLabel) and ours.names == theirs.names):
             return table
         names = [_decode(theirs, value) for value in table.rows[column]]
@@ -145,6 +159,21 @@ def _aligned(labels: Labels, config: PreTrainedConfig, partial: bool) -> Labels:
         return labels
     ids = {value: place[ours[index]] for value, index in labels.ids.items()}
     return replace(labels, names=theirs, ids=ids)
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in STRINGS
+
+
+def _is_number(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "float"))
+
+
+def _first_word(table: Table, column: str) -> str:
+    """The first label that is no number (the first of all where every one is), and its row."""
+    values = [value for value in values_of(table, column) if value is not None]
+    found = next((value for value in values if not _NUMBER.fullmatch(value)), values[0] if values else None)
+    return f"{found!r} in row {_row_of(table, column, found)}"
 
 
 def _decode(feature: ClassLabel, value: Any) -> Any:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prune_core.errors import DataError
+from prune_core.errors import DataError, listed
 from prune_core.pretrained import load_pretrained, read_config
 from prune_core.task import Task, TaskConfig
 from prune_core.tasks.data import Table, Tables, check_roles, hold_out, read_tables
+from prune_core.tasks.labels import label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
 
 
 class TabularTask(Task):
@@ -57,11 +62,21 @@ class TabularTask(Task):
         import transformers
 
         options = {} if self.has_trained_head(path) else {**self.new_head(), "ignore_mismatched_sizes": True}
+        config = read_config(path)
+        if options and self._has_head(config):
+            logger.warning(
+                "the head of %s was trained for other labels, %s, than the data have: it is replaced by a new one",
+                path,
+                listed(label_names(config)),
+            )
         return load_pretrained(getattr(transformers, self.auto_class), path, **options)
 
     def has_trained_head(self, path: str) -> bool:
         config = read_config(path)
-        return any(name.endswith(self.head) for name in config.architectures or []) and self.fits(config)
+        return self._has_head(config) and self.fits(config)
+
+    def _has_head(self, config: PreTrainedConfig) -> bool:
+        return any(name.endswith(self.head) for name in config.architectures or [])
 
     def train(self) -> Dataset:
         return self._features_of("train", self._need(self._train, "training", "--train-file"))

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
-from transformers.trainer_utils import get_last_checkpoint
 
 from prune_core.files import write_text
 
+logger = logging.getLogger(__name__)
+
 KEPT = 2
+NEEDED = ("*model*", "optimizer*", "scheduler.pt", "trainer_state.json")
 
 
 def last(folder: Path) -> Path | None:
-    """The last whole checkpoint in a folder, None where there is none."""
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return Path(found) if found else None
+    """The last checkpoint of which every file can be read, None where there is none; a warning names damaged ones."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        damage = [*_missing(checkpoint), *(path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path))]
+        if not damage:
+            return checkpoint
+        logger.warning("%s is damaged (%s): the one before it is taken, if there is one", checkpoint, ", ".join(damage))
+    return None
 
 
 def state_of(checkpoint: Path) -> TrainerState:
@@ -57,3 +67,23 @@ def _step(checkpoint: Path) -> int:
 
 def _is_later(line: dict[str, Any], stage: str, step: int) -> bool:
     return bool(line["stage"] == stage and line["step"] > step)
+
+
+def _missing(checkpoint: Path) -> list[str]:
+    """Patterns of what a training cannot go on without: the Trainer would begin it anew without a word."""
+    return [f"no {pattern}" for pattern in NEEDED if not any(checkpoint.glob(pattern))]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):  # which looks at the header, and at the size that it promises
+                return True
+        if path.suffix in (".pt", ".pth"):  # torch writes zip files, with sums of what is in them
+            with zipfile.ZipFile(path) as file:
+                return file.testzip() is None
+        if path.suffix == ".json":
+            return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error):  # too short, or not of its kind
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""Labels and columns as files hold them: types that differ from file to file, names twice, heads of other labels."""
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from prune_core.errors import DataError
+from prune_core.tasks.config import TextClassificationConfig
+from prune_core.tasks.text_classification import TextClassification
+
+
+def write(path: Path, labels: list[str], header: str = "sentence,label") -> Path:
+    path.write_text("\n".join([header, *(f"a film,{label}" for label in labels)]) + "\n")
+    return path
+
+
+@pytest.fixture
+def task(tmp_path, text_model):
+    def make(train, validation, model=None):
+        train, validation = write(tmp_path / "train.csv", train), write(tmp_path / "dev.csv", validation)
+        section = TextClassificationConfig(train_file=train, validation_file=validation)
+        return TextClassification(section, model or text_model())
+
+    return make
+
+
+def test_numbers_are_text_where_the_training_labels_are(task):
+    """csv files are read one by one: 1, 2 and x are text, 1 and 2 alone are numbers."""
+    found = task(["1", "2", "x"], ["2", "1"])
+    assert found.target.head()["id2label"] == {0: "1", 1: "2", 2: "x"}
+    assert found.validation()["labels"][:] == [1, 0]
+
+
+def test_text_where_the_training_labels_are_numbers_names_both_types(task):
+    said = r"dev\.csv: column 'label' holds text, such as 'x' in row 3; that of .*train\.csv holds numbers"
+    with pytest.raises(DataError, match=said):
+        task(["0", "1"], ["0", "1", "x"])
+
+
+def test_a_number_that_is_no_training_label_is_still_refused(task):
+    with pytest.raises(DataError, match=r"dev\.csv: label '3' in row 2 .* is not among the training labels 1, 2, x"):
+        task(["1", "2", "x"], ["1", "3"])
+
+
+def test_many_labels_are_not_all_listed(task):
+    with pytest.raises(DataError) as caught:
+        task([f"label {number:03}" for number in range(300)], ["other", "label 001"])
+    assert str(caught.value).endswith("label 008, label 009, ... (300 in all)")
+
+
+@pytest.mark.parametrize("header", ["label,label", "\ufefflabel,label"])
+def test_two_columns_of_one_name_are_refused(header, tmp_path, text_model):
+    file = write(tmp_path / "train.csv", ["0", "1"], header)
+    with pytest.raises(DataError, match=r"train\.csv: 2 columns are called 'label'; rename or remove one"):
+        TextClassification(TextClassificationConfig(train_file=file), text_model())
+
+
+def test_a_trained_head_of_other_labels_is_not_replaced_without_a_word(task, text_model, caplog):
+    """As by a file in which a label is missing, and says NaN."""
+    model = text_model(["bad", "good"], name="trained")
+    fitting = task(["bad", "good"], ["bad", "good"], model)
+    fitting.load_model(model)
+    new = text_model(name="new")
+    task(["bad", "good", "NaN"], ["bad", "good"], new).load_model(new)
+    assert "was trained for" not in caplog.text
+    task(["bad", "good", "NaN"], ["bad", "good"], model).load_model(model)
+    assert "trained was trained for other labels, bad, good, than the data have: it is replaced" in caplog.text
+
+
+def test_parquet_has_types_of_its_own(tmp_path, text_model):
+    for name, labels in (("train", ["1", "2"]), ("dev", [2, 1])):
+        Dataset.from_dict({"sentence": ["a", "b"], "label": labels}).to_parquet(tmp_path / f"{name}.parquet")
+    files = {"train_file": tmp_path / "train.parquet", "validation_file": tmp_path / "dev.parquet"}
+    found = TextClassification(TextClassificationConfig(**files), text_model())
+    assert found.validation()["labels"][:] == [1, 0]
