@@ -98,3 +98,44 @@ def test_an_error_in_the_main_process_ends_the_other(recipe, children, tmp_path)
     assert (code, other) == (3, 3)
     assert error.startswith("RunError: ")
     assert silent.startswith("ElsewhereError: the main process of this run failed")
+
+
+def test_sharding_is_refused(recipe, children, tmp_path):
+    for code, error in children.finish_pair(
+        recipe(tmp_path / "run"), before="os.environ['ACCELERATE_USE_FSDP'] = 'true'"
+    ):
+        assert code == 3
+        assert error.startswith("RecipeError: ACCELERATE_USE_FSDP: a strategy reads whole weights")
+        assert "\n" not in error
+
+
+def test_a_loss_astray_in_one_process_stops_both(recipe, children, tmp_path):
+    spoil = """
+from prune_core.training.trainer import PruningTrainer
+original = PruningTrainer.compute_loss
+def compute_loss(self, *args, **kwargs):
+    loss = original(self, *args, **kwargs)
+    return loss * float("nan") if self.state.global_step == 4 and os.environ["RANK"] == "1" else loss
+PruningTrainer.compute_loss = compute_loss
+"""
+    (main, waiting), (other, error) = children.finish_pair(recipe(tmp_path / "run", training=LONG), before=spoil)
+    assert (main, other) == (3, 3)
+    assert error.startswith("TrainingError: the loss is nan at step 5: lower training.learning_rate")
+    assert waiting.startswith(("TrainingError: the norm of the gradients is nan at step 5", "ElsewhereError: "))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints" / "prune").iterdir()] == ["checkpoint-3"]
+
+
+def test_an_interrupt_of_one_process_saves_and_stops_both(recipe, children, tmp_path):
+    press = """
+from prune_core.training.callbacks import StrategySteps
+original = StrategySteps.on_step_end
+def on_step_end(self, args, state, control, **kwargs):
+    original(self, args, state, control, **kwargs)
+    if state.global_step == 4 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGINT)
+StrategySteps.on_step_end = on_step_end
+"""
+    ended = children.finish_pair(recipe(tmp_path / "run", training=LONG), before=press)
+    assert ended == [(3, "KeyboardInterrupt: ")] * 2
+    saved = {path.name for path in (tmp_path / "run" / "checkpoints" / "prune").iterdir()}
+    assert saved == {"checkpoint-3", "checkpoint-4"}
