@@ -10,12 +10,14 @@ from prune_core.architectures.t5 import T5, T5_GATED
 from prune_core.architectures.vit import VIT
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
 from prune_core.presets import (
+    EMBEDDING_TASKS,
     GENERATION,
     GENERATION_TASKS,
     GLUE_TASKS,
     LANGUAGE_MODELING,
     MULTIPLE_CHOICE,
     OTHER_TASKS,
+    SENTENCE_EMBEDDING,
     SQUAD_TASKS,
     TOKEN_CLASSIFICATION,
     WORD_AND_CHOICE_TASKS,
@@ -86,11 +88,17 @@ def prune_tasks() -> list[TaskSpec]:
             config="prune_core.tasks.config:MaskedLanguageModelingConfig",
             defaults={"training": LANGUAGE_MODELING},
         ),
+        TaskSpec(
+            name="sentence-embedding",
+            summary="a vector for a text, as the dense model makes it; judged on scored pairs (Spearman)",
+            **SENTENCE_EMBEDDING,
+        ),
         *GLUE_TASKS,
         *SQUAD_TASKS,
         *WORD_AND_CHOICE_TASKS,
         *GENERATION_TASKS,
         *OTHER_TASKS,
+        *EMBEDDING_TASKS,
     ]
 
 

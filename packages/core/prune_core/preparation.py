@@ -29,6 +29,7 @@ from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import brief, read_config
 from prune_core.recipe import Recipe, TrainingSection
+from prune_core.sentence_folder import companions
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
@@ -130,6 +131,7 @@ def prepare(recipe: Recipe) -> Preparation:
     set_seed(section.seed)
     dense = job.task.load_model(job.model_path)
     check_training(section, job.device, dense)
+    companions(job.model_path, dense)  # what cannot be copied must not show after the training only
     teacher = _teacher(job, dense)
     with main_first():
         features = job.task.train()
@@ -183,6 +185,11 @@ def _strategy(job: Job) -> Strategy:
 
 def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
     if job.teacher == "none":
+        if job.task.needs_teacher:
+            raise RecipeError(
+                f"teacher: none, but the data of {job.recipe.task.name} hold nothing to learn without one: "
+                "give self, another model, or what the task says of labels (`prune tasks NAME`)"
+            )
         return None
     path = job.model_path if job.teacher == "self" else job.teacher
     if not job.task.has_trained_head(path):

@@ -14,6 +14,10 @@ MULTIPLE_CHOICE: dict[str, Any] = {
     "target": "prune_core.tasks.multiple_choice:MultipleChoice",
     "config": "prune_core.tasks.config:MultipleChoiceConfig",
 }
+SENTENCE_EMBEDDING: dict[str, Any] = {
+    "target": "prune_core.tasks.sentence_embedding:SentenceEmbedding",
+    "config": "prune_core.tasks.config:SentenceEmbeddingConfig",
+}
 
 _TRAINING: dict[str, Any] = {"epochs": 6.0, "learning_rate": 5e-5, "batch_size": 32}
 """Of a small set: pruning takes a few passes to settle."""
@@ -185,4 +189,16 @@ OTHER_TASKS = [
         config="prune_core.tasks.config:ImageClassificationConfig",
         defaults={"task": {"dataset": "uoft-cs/cifar10", "validation_split": "test"}, "training": _LARGE},
     ),
+]
+
+EMBEDDING_TASKS = [
+    TaskSpec(
+        name="stsb-embeddings",
+        summary="STS benchmark: are the embeddings of like sentences alike (Spearman)",
+        defaults={
+            "task": {"dataset": "sentence-transformers/stsb", "columns": _SENTENCES},
+            "training": {"epochs": 6.0, "learning_rate": 1e-4, "batch_size": 32},
+        },
+        **SENTENCE_EMBEDDING,
+    )
 ]

@@ -46,6 +46,7 @@ from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSecti
 from prune_core.report import Results, provenance
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.resuming import finished, keep_data
+from prune_core.sentence_folder import companions
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
 from prune_core.training import arguments, evaluation_arguments, is_text, make_trainer, steps_of, train
@@ -121,7 +122,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str
     compaction = compact(dense, decided, compactor)
     batches = [dummy_inputs(dense, 4, 16)]
     verification = verify(dense, compaction, batches).enforce()
-    save_verified(compaction, output, batches, _processor(model))
+    save_verified(compaction, output, batches, _processor(model), model)
     return {
         "output": str(output),
         "density": compaction.density,
@@ -217,9 +218,12 @@ def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
 def _finish(ready: Preparation, workspace: Workspace) -> None:
     """Write masks and masked model."""
     masks = ready.strategy.finish()
+    beside = companions(ready.job.model_path, ready.student)
     with replacing(workspace.masked) as draft:
         ready.student.save_pretrained(draft)
         ready.job.task.processor.save_pretrained(draft)
+        if beside is not None:
+            beside.copy_to(draft)
     masks.save(workspace.masks, structure_of(ready.student, ready.job.plugins).sizes())
 
 
@@ -243,8 +247,10 @@ def _saved(
 ) -> Verification:
     """Write the model that ships, proven as it is now: what was proven before a fill says nothing of it."""
     compaction.model.cpu()
-    task = ready.job.task
-    difference = on_main(lambda: save_verified(compaction, workspace.model, real_batches(task), task.processor))
+    task, batches = ready.job.task, real_batches(ready.job.task)
+    difference = on_main(
+        lambda: save_verified(compaction, workspace.model, batches, task.processor, ready.job.model_path)
+    )
     return replace(verification, compact_vs_reloaded=difference)
 
 

@@ -9,14 +9,15 @@ from transformers.models.auto import modeling_auto
 
 from prune_core.compactor import Compaction
 from prune_core.files import replacing
+from prune_core.sentence_folder import SentenceFolder, companions
 from prune_core.storage import packed_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CARD = """---
-library_name: transformers
-tags: [pruned]
+library_name: {library}
+tags: [{tags}]
 ---
 Load this model after `import prune_core` (pip install prune-core); nothing else changes:
 
@@ -24,7 +25,7 @@ Load this model after `import prune_core` (pip install prune-core); nothing else
 import prune_core
 from {module} import {name}
 
-model = {name}.from_pretrained("this folder")
+model = {load}("this folder")
 ```
 
 It keeps {density:.1%} of the weights of the prunable linears of the dense model.
@@ -35,25 +36,42 @@ It keeps {density:.1%} of the weights of the prunable linears of the dense model
 """
 
 
-def save_compact(compaction: Compaction, folder: str | Path, processor: Any = None) -> None:
+def save_compact(
+    compaction: Compaction, folder: str | Path, processor: Any = None, source: str | Path | None = None
+) -> None:
     """Save model, config, generation config, processor and model card to `folder`, replacing what was there.
 
-    Weights are safetensors; those under sparse masks are stored as kept values and mask bits.
+    Weights are safetensors; those under sparse masks are stored as kept values and mask bits. `source` is the folder or
+    hub name of the dense model: if sentence-transformers wrote it, its modules are copied. ModelError where they cannot
+    be.
     """
     folder = Path(folder)
     model = compaction.model
+    beside = companions(str(source), model) if source is not None else None
     state = packed_state(model.state_dict(), compaction.masks) if compaction.masks.sparse else None
     with replacing(folder) as draft:
         model.save_pretrained(draft, state_dict=state)
         if processor is not None:
             processor.save_pretrained(draft)
-        (draft / "README.md").write_text(_card(compaction), encoding="utf-8")
+        if beside is not None:
+            beside.copy_to(draft)
+        (draft / "README.md").write_text(_card(compaction, beside), encoding="utf-8")
 
 
-def _card(compaction: Compaction) -> str:
+def _card(compaction: Compaction, beside: SentenceFolder | None) -> str:
     rows = "\n".join(f"| {unit.key} | {len(unit.kept)} | {unit.total} |" for unit in compaction.units)
-    module, name = loading_class(compaction.model)
-    return CARD.format(module=module, name=name, density=compaction.density, rows=rows)
+    return CARD.format(**_how_to_load(compaction.model, beside), density=compaction.density, rows=rows)
+
+
+def _how_to_load(model: PreTrainedModel, beside: SentenceFolder | None) -> dict[str, str]:
+    """What the card says of the library that loads this model, and of the class."""
+    if beside is not None:
+        name, library = beside.model_type, "sentence-transformers"
+        how = {"library": library, "tags": f"pruned, {library}", "module": "sentence_transformers", "load": name}
+        return {**how, "name": name}
+    module, name = loading_class(model)
+    load = f"{name}.from_pretrained"
+    return {"library": "transformers", "tags": "pruned", "module": module, "load": load, "name": name}
 
 
 def loading_class(model: PreTrainedModel) -> tuple[str, str]:

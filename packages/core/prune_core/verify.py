@@ -18,6 +18,7 @@ from prune_core.files import replacing
 from prune_core.masks import MaskSet
 from prune_core.preparation import make_job
 from prune_core.saving import save_compact
+from prune_core.sentence_folder import MODULES
 from prune_core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[di
 
 
 def save_verified(
-    compaction: Compaction, folder: Path, batches: Iterable[dict[str, Tensor]], processor: Any = None
+    compaction: Compaction,
+    folder: Path,
+    batches: Iterable[dict[str, Tensor]],
+    processor: Any = None,
+    source: str | Path | None = None,
 ) -> float:
     """Save as `save_compact` does what, reloaded, computes exactly what the model in memory does.
 
@@ -91,7 +96,7 @@ def save_verified(
     """
     batches = list(batches)
     with replacing(folder) as draft:
-        save_compact(compaction, draft, processor)
+        save_compact(compaction, draft, processor, source)
         found = _outputs(compaction.model, batches)
         difference = _difference(found, _outputs(_reloaded(compaction, draft), batches))
         if difference:
@@ -130,11 +135,12 @@ def verify_run(run: Path) -> Verification:
 
 
 def digests(model: Path) -> dict[str, str]:
-    """SHA-256 of the files that decide what a model folder computes: its weights and its configuration."""
+    """SHA-256 of the files that decide what a model folder computes: its weights and its configurations."""
+    files = [*model.rglob("*.safetensors"), *model.rglob("config.json"), *model.glob(MODULES)]
     found = {}
-    for path in sorted([*model.glob("*.safetensors"), *model.glob("config.json")]):
+    for path in sorted(files):
         with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(model).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 

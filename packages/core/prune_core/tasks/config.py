@@ -94,3 +94,14 @@ class MaskedLanguageModelingConfig(LanguageModelingConfig):
 
     masked_share: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are to be predicted.")
     mask_seed: int = Field(0, ge=0, description="Seed of the choice of those tokens.")
+
+
+class SentenceEmbeddingConfig(TaskConfig):
+    """One vector for a text, as the dense model makes it."""
+
+    max_length: int | None = Field(
+        None, ge=2, description="Tokens at which a text is cut; by default, and at most, where the model cuts it."
+    )
+    supervised: bool = Field(
+        False, description="The scores of the training pairs are learnt as well, so that no teacher is needed."
+    )
