@@ -41,7 +41,7 @@ format: install  ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-docs: install  ## write docs/recipes.md from the code
+docs: install  ## write docs/recipes.md and docs/tasks.md from the code
 	$(BIN)/python docs/generate.py
 
 build: install  ## build the six wheels into dist/

@@ -1,7 +1,8 @@
-"""Writes docs/recipes.md from the fields of the recipe and of our strategies; `--check` only compares."""
+"""Writes docs/recipes.md and docs/tasks.md from what the code says of itself; `--check` only compares."""
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from prune_cli.schema import FieldRow, fields
+from prune_core.hookspecs import TaskSpec
 from prune_core.kit.config import MaskingConfig
 from prune_core.plugins import import_target, load_plugins
 from prune_core.recipe import Recipe
+from prune_core.task import TaskConfig
 
-TARGET = Path(__file__).with_name("recipes.md")
+FOLDER = Path(__file__).parent
 
-INTRODUCTION = """<!-- Written by docs/generate.py from the descriptions in the code; `make docs` writes it anew. -->
+WRITTEN = "<!-- Written by docs/generate.py from the descriptions in the code; `make docs` writes it anew. -->"
+
+INTRODUCTION = f"""{WRITTEN}
 # Recipes
 
 A recipe is a whole run in one YAML file; `prune run RECIPE.yaml` does it. The flags of the command line are the same
@@ -44,16 +49,112 @@ with its path and the nearest name that exists.
 """
 
 
-def document() -> str:
-    """The whole page."""
+TASKS = f"""{WRITTEN}
+# Tasks
+
+A task is what a model is trained to do: how data become batches, the head, what a student learns of its teacher,
+and the figures. `prune tasks` lists what is installed, `prune tasks NAME` every field of one, and
+[plugins.md](plugins.md) says how to write another.
+
+Data are csv, json, jsonl or parquet files, or a data set of the hub (`--dataset NAME`). Which column is what is found
+by its name or type where that is clear, and else said with `--column ROLE=NAME`, or `task.columns` in a recipe. Without
+a validation set a tenth of the training rows is held out. Texts are padded batch by batch, those of like length go
+together, and their tokens are kept on disk from one run to the next. Fields that every task has are in
+[recipes.md](recipes.md#task); `--set task.FIELD=VALUE` sets one.
+
+A task with a benchmark's name is another one on its data, with its figure and fitting training; all of that can be
+set otherwise. `prune run --task squad --model bert-base-uncased` is a whole run. With the environment variable
+`PRUNE_DATA` set to a folder, files in it stand for the hub: NAME-SPLIT.parquet, such as sst2-train.parquet.
+"""
+
+FIGURES = {
+    "image-classification": "accuracy; f1, matthews; pearson, spearman where the label is a number",
+    "multiple-choice": "accuracy",
+    "question-answering": "f1, exact_match; of answers and of unanswerable questions where there are such",
+    "text-classification": "accuracy; f1, matthews; pearson, spearman where the label is a number",
+    "token-classification": "f1, precision, recall of whole spans where tags mark spans; accuracy of the tags",
+}
+"""Of tasks whose class does not name its figures, as they follow from the data."""
+
+NEEDS = {"image-classification": "parquet", "multiple-choice": "jsonl", "token-classification": "jsonl"}
+"""Files of tasks whose columns a csv file cannot hold; csv for the others."""
+
+
+def recipes() -> str:
+    """The page on recipes."""
     parts = [INTRODUCTION, "## The recipe\n", *_recipe(), "\n## Fields of every strategy\n"]
     parts += ["They stand beside `strategy.name`. A field that a strategy changes is given again with that strategy.\n"]
     shared = _rows(MaskingConfig, "strategy.")
     parts += _table(shared)
     for spec in (load_plugins().strategy(name) for name in ("structured", "hybrid", "block", "unstructured")):
         own = [row for row in _rows(import_target(spec.config), "strategy.") if row not in shared]
-        parts += [f"\n## strategy.name: {spec.name}\n", f"{spec.summary[0].upper()}{spec.summary[1:]}.\n", *_table(own)]
+        parts += [f"\n## strategy.name: {spec.name}\n", f"{_sentence(spec.summary)}\n", *_table(own)]
     return "\n".join(parts) + "\n"
+
+
+def tasks() -> str:
+    """The page on tasks: a section for each, with the benchmarks that are made of it."""
+    ours = [
+        offer.spec for offer in load_plugins().offers if offer.kind == "tasks" and offer.distribution == "prune-core"
+    ]
+    own = [spec for spec in ours if not spec.defaults]
+    sections = [section for spec in own for section in _task(spec, [s for s in ours if s.target == spec.target])]
+    return "\n".join([TASKS, *sections]) + "\n"
+
+
+def _task(spec: TaskSpec, kin: list[TaskSpec]) -> Iterator[str]:
+    """The section of a task; `kin` are it and the benchmarks of its class."""
+    task = import_target(spec.target)
+    figures = ", ".join(getattr(task, "figures", ())) or FIGURES.get(spec.name)
+    if not figures:
+        sys.exit(f"{spec.target} names no figures: give the class `figures`, or say here, in FIGURES, what they are")
+    shared = _rows(TaskConfig, "task.")
+    own = [row for row in _rows(import_target(spec.config), "task.") if row not in shared]
+    yield f"\n## {spec.name}\n\n{_sentence(spec.summary)} {inspect.cleandoc(task.__doc__)}\n"
+    yield f"- columns by role: {', '.join(f'`{role}`' for role in task.roles)}"
+    yield f"- figures, the first by default: {figures}\n"
+    yield from _table(own)
+    yield _example(spec.name, task.roles)
+    presets = [one for one in kin if one.defaults]
+    if presets:
+        yield "\n| ready-made | data | columns | training | |\n|---|---|---|---|---|"
+        yield from (_preset(one) for one in sorted(presets, key=lambda one: one.name))
+
+
+def _example(name: str, roles: tuple[str, ...]) -> str:
+    files = {part: f"{part}.{NEEDS.get(name, 'csv')}" for part in ("train", "validation")}
+    columns = ", ".join(f"{role}: {role}" for role in roles)
+    return f"""
+```bash
+prune run --strategy hybrid --density 0.35 --model ./my-model --task {name} \\
+  --train-file {files["train"]} --validation-file {files["validation"]} --output runs/{name}
+```
+
+```yaml
+model: ./my-model
+task:
+  name: {name}
+  train_file: {files["train"]}
+  validation_file: {files["validation"]}
+  columns: {{{columns}}}  # role: your column
+strategy: {{name: hybrid, density: 0.35}}
+output: runs/{name}
+```"""
+
+
+def _preset(spec: TaskSpec) -> str:
+    task = spec.defaults.get("task", {})
+    data = " ".join(str(task[name]) for name in ("dataset", "dataset_config") if name in task)
+    training = ", ".join(f"{name} {value}" for name, value in spec.defaults.get("training", {}).items())
+    columns = ", ".join(f"{role}: {column}" for role, column in task.get("columns", {}).items())
+    return f"| `{spec.name}` | {data} | {columns} | {training} | {_sentence(spec.summary)} |"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+PAGES: dict[str, Callable[[], str]] = {"recipes.md": recipes, "tasks.md": tasks}
 
 
 def _recipe() -> Iterator[str]:
@@ -89,10 +190,11 @@ def _default(value: Any) -> str:
 
 
 def main() -> int:
-    text = document()
+    pages = {FOLDER / name: write() for name, write in PAGES.items()}
     if "--check" in sys.argv:
-        return int(not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text)
-    TARGET.write_text(text, encoding="utf-8")
+        return int(any(not page.is_file() or page.read_text(encoding="utf-8") != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -117,9 +117,9 @@ def test_a_folder_is_written_as_said(document: str, tmp_path: Path) -> None:
     assert sum(parameter.numel() for parameter in again.parameters()) < sum(p.numel() for p in model.parameters())
 
 
-def test_recipes_page_is_up_to_date() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, check=False)
-    assert done.returncode == 0, "docs/recipes.md is not what the code says: make docs"
+    assert done.returncode == 0, "docs/recipes.md or docs/tasks.md is not what the code says: make docs"
 
 
 def test_every_recipe_is_valid() -> None:
@@ -131,3 +131,23 @@ def test_every_recipe_is_valid() -> None:
         import yaml
 
         Recipe.parse(yaml.safe_load(block))
+
+
+def test_the_examples_of_tasks_are_valid() -> None:
+    """Fields, roles and names, and a section for every task that is no benchmark's."""
+    import yaml
+
+    from prune_core.configuring import task_config_class
+    from prune_core.plugins import import_target, load_plugins
+    from prune_core.recipe import Recipe
+    from prune_core.tasks.data import check_roles
+
+    plugins = load_plugins()
+    examples = [yaml.safe_load(block) for block in blocks("yaml", text_of("docs/tasks.md"))]
+    for example in examples:
+        section = Recipe.parse(example).task
+        assert section.name is not None
+        task_config_class(section.name, plugins).model_validate(section.model_dump())
+        check_roles(section.columns, import_target(plugins.task(section.name).target).roles)
+    own = {offer.spec.name for offer in plugins.offers if offer.kind == "tasks" and not offer.spec.defaults}
+    assert {example["task"]["name"] for example in examples} == own

@@ -27,6 +27,7 @@ BESIDE = {
     "1_Pooling/config.json",
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
+    "3_Normalize/config.json",
 }
 
 

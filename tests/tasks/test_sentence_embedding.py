@@ -183,6 +183,13 @@ class TestLearning:
             assert float(found.loss(outputs, batch).detach()) == pytest.approx(float(reference.detach()), abs=1e-6)
             assert not found.needs_teacher
 
+    def test_a_batch_of_pairs_holds_the_texts_of_one_side_by_side(self, folder, task):
+        found = task(folder())
+        batch = found.collate(list(found.validation())[:2])
+        lengths = batch["attention_mask"].sum(1).tolist()
+        assert lengths == [len(PAIRS[side][row].split()) + 2 for row in (0, 1) for side in ("sentence1", "sentence2")]
+        assert batch["scores"].tolist() == pytest.approx(PAIRS["score"][:2])
+
     def test_texts_alone_need_a_teacher(self, folder, tmp_path):
         from prune_core.configuring import validated
         from prune_core.preparation import prepare
@@ -272,11 +279,13 @@ class TestFaults:
     def test_models_of_other_embeddings(self, folder, task, text_model, tmp_path):
         found = task(folder())
         other = folder(Pooling(16, "cls"), name="other")
-        self.fails(ModelError, "other makes other embeddings than .*: cls pooling of", lambda: found.load_model(other))
+        self.fails(
+            ModelError, "other makes other embeddings than .*: cls pooling of", lambda: found.has_trained_head(other)
+        )
         wide = text_model(name="wide")
         BertConfig(hidden_size=32).save_pretrained(wide)
-        self.fails(ModelError, "of 32 features, not mean pooling, length 1 of 16", lambda: found.load_model(wide))
-        assert found.load_model(str(tmp_path / "base")).config.hidden_size == 16
+        self.fails(ModelError, "of 32 features, not mean pooling, length 1 of 16", lambda: found.has_trained_head(wide))
+        assert found.has_trained_head(str(tmp_path / "base"))
         T5Config().save_pretrained(tmp_path / "t5")
         self.fails(ModelError, r"an encoder with a decoder \(t5\)", lambda: task(str(tmp_path / "t5")))
 

@@ -47,10 +47,11 @@ class SentenceEmbedding(TabularTask):
 
     section: SentenceEmbeddingConfig
     roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "score")
+    figures: ClassVar[tuple[str, ...]] = ("spearman", "pearson")
     imitation = "vector"
 
     def prepare(self, tables: Tables) -> Tables:
-        self.metric = choose_metric(self.section.metric, ("spearman", "pearson"))
+        self.metric = choose_metric(self.section.metric, self.figures)
         self.needs_teacher = not self.section.supervised
         self._read_model()
         train = tables.train
@@ -63,13 +64,13 @@ class SentenceEmbedding(TabularTask):
         return tables
 
     def load_model(self, path: str) -> PreTrainedModel:
-        if path != self.source:
-            self._require_same_embeddings(path)
         return load_pretrained(AutoModel, path)
 
     def has_trained_head(self, path: str) -> bool:
-        """Always: an embedding is what the model itself puts out."""
-        return bool(_encoder(path))
+        """Always: an embedding is what the model itself puts out. ModelError where it is of another kind."""
+        if path != self.source:
+            self._require_same_embeddings(path)
+        return True
 
     def train(self) -> Dataset:
         table = self._need(self._train, "training", "--train-file")
@@ -81,9 +82,9 @@ class SentenceEmbedding(TabularTask):
         return tokenized(table, _tokenize_pairs, pair=self.pair, score=self.score, **self._options())
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Texts [texts, tokens]; of pairs all first ones, then all second ones, and their scores [pairs]."""
+        """Texts [texts, tokens]; of pairs one after the other, [2 * pairs, tokens], and their scores [pairs]."""
         sides = _SIDES if "score" in features[0] else _SIDES[:1]
-        texts = [{name: one[side + name] for name in self.inputs} for side in sides for one in features]
+        texts = [{name: one[side + name] for name in self.inputs} for one in features for side in sides]
         batch = dict(DataCollatorWithPadding(self.processor)(texts))
         if len(sides) > 1:
             batch["scores"] = torch.tensor([one["score"] for one in features], dtype=torch.float32)
@@ -109,7 +110,7 @@ class SentenceEmbedding(TabularTask):
         return {"embeddings": self.embed(outputs.last_hidden_state, batch["attention_mask"])}
 
     def _cosines(self, outputs: Any, batch: Mapping[str, Any]) -> Tensor:
-        one, other = self.taught(outputs, batch)["embeddings"].chunk(2)
+        one, other = self.taught(outputs, batch)["embeddings"].unflatten(0, (-1, 2)).unbind(dim=1)
         return F.cosine_similarity(one, other, dim=-1)
 
     def _needs_scores(self, tables: Tables) -> bool:
