@@ -97,7 +97,7 @@ def tasks() -> str:
     ours = [
         offer.spec for offer in load_plugins().offers if offer.kind == "tasks" and offer.distribution == "prune-core"
     ]
-    own = [spec for spec in ours if not spec.defaults]
+    own = [spec for spec in ours if not _is_benchmark(spec)]
     sections = [section for spec in own for section in _task(spec, [s for s in ours if s.target == spec.target])]
     return "\n".join([TASKS, *sections]) + "\n"
 
@@ -115,10 +115,15 @@ def _task(spec: TaskSpec, kin: list[TaskSpec]) -> Iterator[str]:
     yield f"- figures, the first by default: {figures}\n"
     yield from _table(own)
     yield _example(spec.name, task.roles)
-    presets = [one for one in kin if one.defaults]
+    presets = [one for one in kin if _is_benchmark(one)]
     if presets:
         yield "\n| ready-made | data | columns | training | |\n|---|---|---|---|---|"
         yield from (_preset(one) for one in sorted(presets, key=lambda one: one.name))
+
+
+def _is_benchmark(spec: TaskSpec) -> bool:
+    """Whether a task has data of its own."""
+    return "dataset" in spec.defaults.get("task", {})
 
 
 def _example(name: str, roles: tuple[str, ...]) -> str:

@@ -149,5 +149,6 @@ def test_the_examples_of_tasks_are_valid() -> None:
         assert section.name is not None
         task_config_class(section.name, plugins).model_validate(section.model_dump())
         check_roles(section.columns, import_target(plugins.task(section.name).target).roles)
-    own = {offer.spec.name for offer in plugins.offers if offer.kind == "tasks" and not offer.spec.defaults}
+    specs = [plugins.task(name) for name in plugins.names("tasks")]
+    own = {spec.name for spec in specs if "dataset" not in spec.defaults.get("task", {})}
     assert {example["task"]["name"] for example in examples} == own
