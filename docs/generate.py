@@ -70,7 +70,7 @@ set otherwise. `prune run --task squad --model bert-base-uncased` is a whole run
 FIGURES = {
     "image-classification": "accuracy; f1, matthews; pearson, spearman where the label is a number",
     "multiple-choice": "accuracy",
-    "question-answering": "f1, exact_match; of answers and of unanswerable questions where there are such",
+    "question-answering": "f1, exact_match; best_f1, best_exact_match too where questions have no answer",
     "text-classification": "accuracy; f1, matthews; pearson, spearman where the label is a number",
     "token-classification": "f1, precision, recall of whole spans where tags mark spans; accuracy of the tags",
 }
