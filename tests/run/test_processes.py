@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -139,3 +141,17 @@ StrategySteps.on_step_end = on_step_end
     assert ended == [(3, "KeyboardInterrupt: ")] * 2
     saved = {path.name for path in (tmp_path / "run" / "checkpoints" / "prune").iterdir()}
     assert saved == {"checkpoint-3", "checkpoint-4"}
+
+
+@pytest.mark.slow
+def test_as_a_user_types_it(recipe, tmp_path):
+    """One table from two processes; an error of all is one line of each, with its number but for the main one's."""
+    (tmp_path / "recipe.yaml").write_text(recipe(tmp_path / "run", training={"max_steps": 3}).dump())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "prune_cli", "run"]
+    done = subprocess.run([*command, str(tmp_path / "recipe.yaml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The compact model is") == 1
+    again = subprocess.run([*command, str(tmp_path / "recipe.yaml")], capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    (line,) = [line for line in again.stderr.splitlines() if line.startswith("prune: error: ")]
+    assert "already holds a run" in line
