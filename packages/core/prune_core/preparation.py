@@ -28,7 +28,8 @@ from prune_core.measure import pick_device
 from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import brief, read_config
-from prune_core.recipe import Recipe, TrainingSection
+from prune_core.quantization import need_torchao
+from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.sentence_folder import companions
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
@@ -72,7 +73,7 @@ class Job:
 class Preparation:
     """What a training starts from. `student` is a copy of the dense model with the strategy attached.
 
-    `fill` is the training that a fill is, None for no fill.
+    `fill` and `quantize` are trainings of the compact model, None where there is none to do.
     """
 
     job: Job
@@ -83,6 +84,7 @@ class Preparation:
     strategy: Strategy
     compactor: Compactor
     fill: TrainingSection | None
+    quantize: TrainingSection | None
 
 
 def make_job(recipe: Recipe, device: str | None = None) -> Job:
@@ -152,6 +154,7 @@ def prepare(recipe: Recipe) -> Preparation:
         strategy=strategy,
         compactor=choose(masks, recipe.compactor, job.plugins),
         fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
+        quantize=_quantize_training(recipe, sparse=masks.sparse),
     )
 
 
@@ -234,22 +237,35 @@ def _same_tokens(processor: Any, teacher: str) -> None:
 
 def _fill_training(recipe: Recipe, *, fills: bool, sparse: bool) -> TrainingSection | None:
     """The training that a fill is, None for no fill; RecipeError where there is nothing that may be filled."""
-    fill, section = recipe.fill, recipe.training
-    epochs, steps = fill.epochs, fill.max_steps
+    found = _after(recipe, recipe.fill, asked=fills)
+    if not fills and recipe.fill.epochs is None and recipe.fill.max_steps is None:
+        _refuse_a_rate_for_nothing(recipe)
+    if found is not None and sparse:
+        raise _dense_again("fill", recipe)
+    return found
+
+
+def _quantize_training(recipe: Recipe, *, sparse: bool) -> TrainingSection | None:
+    """The training for int8, None for none; RecipeError where it cannot be."""
+    if recipe.quantize.bits is None:
+        return None
+    if sparse:
+        raise _dense_again("quantize", recipe)
+    need_torchao()
+    return _after(recipe, recipe.quantize, asked=True)
+
+
+def _after(recipe: Recipe, further: FillSection | QuantizeSection, *, asked: bool) -> TrainingSection | None:
+    """A training of the compact model; None for none. `asked`: it is to be even where its length is not said."""
+    epochs, steps, section = further.epochs, further.max_steps, recipe.training
     if epochs is None and steps is None:
-        if not fills:
-            _refuse_a_rate_for_nothing(recipe)
+        if not asked:
             return None
         epochs = section.epochs * FILL_SHARE
         steps = math.ceil(section.max_steps * FILL_SHARE) if section.max_steps else None
     if steps == 0 or (steps is None and epochs == 0):
         return None
-    if sparse:
-        raise RecipeError(
-            f"fill: {recipe.strategy.name} leaves zeros out on disk, a fill would make them weights again: "
-            "leave fill out"
-        )
-    rate = fill.learning_rate or section.learning_rate / 2
+    rate = further.learning_rate or section.learning_rate / 2
     return section.model_copy(update={"epochs": epochs or 1.0, "max_steps": steps, "learning_rate": rate})
 
 
@@ -259,6 +275,13 @@ def _refuse_a_rate_for_nothing(recipe: Recipe) -> None:
             f"fill.learning_rate: {recipe.strategy.name} does not fill by itself, so it is the rate of nothing: give "
             "fill.epochs or fill.max_steps as well, or leave it out"
         )
+
+
+def _dense_again(field: str, recipe: Recipe) -> RecipeError:
+    return RecipeError(
+        f"{field}: {recipe.strategy.name} leaves zeros out on disk, further training would make them weights again: "
+        f"leave {field} out"
+    )
 
 
 @contextmanager

@@ -120,6 +120,15 @@ class FillSection(Fields):
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
 
 
+class QuantizeSection(Fields):
+    """Fine-tuning of the compact model with linears that round as torchao's int8 will."""
+
+    bits: Literal[8] | None = Field(None, description="8: train for int8 after all else; by default not at all.")
+    epochs: float | None = Field(None, ge=0, description="Passes; by default a quarter of training's.")
+    max_steps: int | None = Field(None, ge=0, description="Optimizer steps, instead of epochs.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
+
+
 class MeasureSection(Fields):
     """How the compact model is timed against the dense one."""
 
@@ -156,6 +165,7 @@ class Recipe(Fields):
     training: TrainingSection = TrainingSection()
     distillation: DistillationSection = DistillationSection()
     fill: FillSection = FillSection()
+    quantize: QuantizeSection = QuantizeSection()
     compactor: str = Field("auto", description="auto: the one that accepts the masks; or a name.")
     measure: MeasureSection = MeasureSection()
     device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,10 @@ from prune_core.verify import Verification
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured. `dense` figures are empty when the dense model had no trained head."""
+    """All that was measured. `dense` figures are empty when the dense model had no trained head.
+
+    `int8` are those of the pruned model in int8, empty where it was not trained for that.
+    """
 
     metric: str
     dense: dict[str, float]
@@ -30,6 +33,7 @@ class Results:
     verification: Verification
     comparison: Comparison
     greater_is_better: bool = True
+    int8: dict[str, float] = field(default_factory=dict)
 
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
@@ -41,7 +45,7 @@ class Results:
                 "pruned": self.pruned[self.metric],
                 "greater_is_better": self.greater_is_better,
             },
-            "metrics": {"dense": self.dense, "pruned": self.pruned},
+            "metrics": {"dense": self.dense, "pruned": self.pruned, **({"int8": self.int8} if self.int8 else {})},
             "verification": asdict(self.verification) | {"passed": self.verification.passed},
             "speedup": self.comparison.to_dict(),
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
@@ -61,6 +65,7 @@ class Results:
         before_fill = " (before the fill)" if self.filled else ""
         return [
             _row(title, "-" if before is None else _rounded(before), _rounded(self.pruned[self.metric])),
+            *([_row(f"{self.metric} in int8", "", _rounded(self.int8[self.metric]))] if self.int8 else []),
             _row(f"density (asked {self.asked})", "1", f"{self.compaction.density:.3f}"),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),

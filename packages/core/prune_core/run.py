@@ -42,6 +42,7 @@ from prune_core.preparation import (
 )
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
+from prune_core.quantization import int8, remaining_linears, rounding
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
 from prune_core.rescue import load_pruned, masks_of_zeros
@@ -235,11 +236,18 @@ def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tupl
 
 
 def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) -> Compaction:
-    """The compact model after its fill, if there is one to do."""
+    """The compact model after what further training there is to do."""
     if ready.fill is not None:
         fill_zeros(compaction.model, compaction.masks, ready.fill.seed)
         _train(ready, workspace, Stage("fill", compaction.model, ready.fill))
+    if ready.quantize is not None:
+        with rounding(compaction.model, _linears(ready, compaction)):
+            _train(ready, workspace, Stage("quantize", compaction.model, ready.quantize))
     return compaction
+
+
+def _linears(ready: Preparation, compaction: Compaction) -> list[str]:
+    return remaining_linears(compaction.model, structure_of(compaction.model, ready.job.plugins))
 
 
 def _saved(
@@ -283,8 +291,9 @@ def _report(
         metric=job.task.metric,
         dense=_evaluate(job, dense) if known else {},
         pruned=_evaluate(job, model),
+        int8=_in_int8(ready, compaction),
         asked=getattr(ready.strategy.config, "target", None),
-        filled=ready.fill is not None,
+        filled=ready.fill is not None or ready.quantize is not None,
         compaction=compaction,
         verification=verification,
         comparison=comparison.with_folders(workspace.model, workspace.masked),
@@ -299,6 +308,13 @@ def _report(
         "sha256": digests(workspace.model),
         **provenance(job.plugins),
     }
+
+
+def _in_int8(ready: Preparation, compaction: Compaction) -> dict[str, float]:
+    """Figures of the compact model in int8, on the CPU, where it was trained for that."""
+    if ready.quantize is None:
+        return {}
+    return _evaluate(replace(ready.job, device="cpu"), int8(compaction.model.cpu(), _linears(ready, compaction)))
 
 
 def _baseline(ready: Preparation) -> tuple[PreTrainedModel, bool]:
