@@ -110,6 +110,13 @@ class DistillationSection(Fields):
     )
 
 
+class SimplifySection(Fields):
+    """Simpler functions that are blended into the model while it is fine-pruned."""
+
+    relu: bool = Field(False, description="The activation, such as GELU, becomes ReLU.")
+    share: float = Field(0.5, gt=0, le=1, description="Share of the steps over which it is blended in.")
+
+
 class FillSection(Fields):
     """Fine-tuning of the compact model after its inner zeros got small random values."""
 
@@ -164,6 +171,7 @@ class Recipe(Fields):
     )
     training: TrainingSection = TrainingSection()
     distillation: DistillationSection = DistillationSection()
+    simplify: SimplifySection = SimplifySection()
     fill: FillSection = FillSection()
     quantize: QuantizeSection = QuantizeSection()
     compactor: str = Field("auto", description="auto: the one that accepts the masks; or a name.")
