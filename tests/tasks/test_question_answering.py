@@ -1,25 +1,18 @@
-"""Question answering: columns, windows, labels, distillation and figures, on files made here; a run from end to end."""
+"""Question answering: columns, faults, figures and distillation, on files made here; a run from end to end."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    BertForQuestionAnswering,
-    BertTokenizerFast,
     EvalPrediction,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForQuestionAnswering,
 )
 
 from prune_core.configuring import validated
@@ -27,40 +20,10 @@ from prune_core.errors import DataError, ModelError, RecipeError
 from prune_core.recipe import DistillationSection
 from prune_core.run import evaluate_folder, run
 from prune_core.tasks.config import QuestionAnsweringConfig
-from prune_core.tasks.data import Table
 from prune_core.tasks.question_answering import QuestionAnswering
-from prune_core.tasks.windows import Sizes, validation_windows
 from prune_core.teacher import Teacher
 from prune_core.verify import verify_run
-from tests.tasks.test_squad_scorer import reference
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.?"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-CONTEXT = "eve lives in bern. bob lives in rome and has a dog."
-DATA = Path(os.environ.get("PRUNE_DATA", Path(__file__).parents[2] / "../shared/data"))
-
-
-def bert_tokenizer(length: int = 32) -> PreTrainedTokenizerFast:
-    """A token a letter."""
-    words = Tokenizer(models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return BertTokenizerFast(tokenizer_object=words, model_max_length=length)
-
-
-def sizes(length: int = 32) -> dict:
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    return {**shape, "vocab_size": len(WORDS), "max_position_embeddings": length}
-
-
-def write_model(folder: Path, *, trained: bool = False, length: int = 32, seed: int = 0) -> str:
-    torch.manual_seed(seed)
-    kind = BertForQuestionAnswering if trained else BertForMaskedLM
-    kind(BertConfig(**sizes(length))).save_pretrained(folder)
-    bert_tokenizer(length).save_pretrained(folder)
-    return str(folder)
+from tests.tasks.answering import CONTEXT, ROWS, V2, answers_of, predicted, row, sizes, task, write, write_model
 
 
 @pytest.fixture(scope="module")
@@ -71,49 +34,6 @@ def model(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> str:
     return write_model(tmp_path_factory.mktemp("models") / "trained", trained=True)
-
-
-def row(question: str, answer: str | None, context: str = CONTEXT, **others) -> dict:
-    starts = [] if answer is None else [context.index(answer)]
-    answers = {"text": [] if answer is None else [answer], "answer_start": starts}
-    return {"id": question, "question": question, "context": context, "answers": answers, **others}
-
-
-ROWS = [row("where is eve?", "bern"), row("where is bob?", "rome"), row("who has a dog?", "bob")]
-V2 = [*ROWS, row("who has a cat?", None)]
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    return path
-
-
-def task(folder: Path, model: str, train: list[dict], validation: list[dict] | None = None, **others):
-    files = {
-        "train_file": write(folder / "t.jsonl", train),
-        "validation_file": write(folder / "v.jsonl", validation or train),
-    }
-    return QuestionAnswering(QuestionAnsweringConfig(**files, **others), model)
-
-
-def answers_of(task: QuestionAnswering, features) -> list[list[str]]:
-    """What each window's labels stand for, in letters; "" where they are the token for no answer."""
-    found = []
-    for window in features:
-        first, last = window["start_positions"], window["end_positions"]
-        letters = task.processor.convert_ids_to_tokens(window["input_ids"][first : last + 1])
-        found.append("" if first == 0 else "".join(letter.removeprefix("##") for letter in letters))
-    return found
-
-
-def predicted(task: QuestionAnswering, labelled: Table | None = None) -> EvalPrediction:
-    """Logits that point where the labels of the validation rows do, or those of a table of as many windows."""
-    features = task.validation()
-    width = max(len(ids) for ids in features["input_ids"])
-    start, end = (np.full((len(features), width), -1.0, np.float32) for _ in "se")
-    for index, window in enumerate(task.features(labelled or task._validation)):
-        start[index, window["start_positions"]] = end[index, window["end_positions"]] = 3.0
-    return EvalPrediction(predictions=(start, end), label_ids=np.array(features["window"]))
 
 
 # --- reading
@@ -221,118 +141,6 @@ def test_a_tokenizer_without_characters_is_refused(tmp_path, model):
     (tmp_path / "slow" / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="CTRLTokenizer is no fast tokenizer"):
         task(tmp_path, str(tmp_path / "slow"), ROWS)
-
-
-# --- windows
-
-
-def test_the_answer_is_where_the_labels_point(tmp_path, model):
-    found = task(tmp_path, model, V2)
-    assert set(answers_of(found, found.train())) == {"", "bern", "rome", "bob"}
-
-
-@st.composite
-def examples(draw):
-    words = draw(st.lists(st.text(LETTERS[:6], min_size=1, max_size=5), min_size=1, max_size=25))
-    gap = draw(st.sampled_from([" ", "  ", " \n"]))
-    context = gap.join(words)
-    first = draw(st.integers(0, len(words) - 1))
-    begin = len(gap.join(words[:first])) + (len(gap) if first else 0)
-    answer = words[first]
-    return context, answer, begin
-
-
-@settings(max_examples=10)
-@given(st.lists(examples(), min_size=1, max_size=4), st.integers(5, 8), st.integers(16, 32))
-def test_some_window_holds_every_answer_and_all_hold_the_whole_context(tmp_path_factory, model, rows, stride, length):
-    """Of an answer that is no longer than what neighbours share, and whatever the lengths."""
-    folder = tmp_path_factory.mktemp("windows")
-    table = [{"question": "abc?", "context": c, "answers": {"text": [a], "answer_start": [at]}} for c, a, at in rows]
-    found = task(folder, model, table, max_length=length, stride=stride)
-    assert found.sizes.stride == min(stride, (length - 3 - found.sizes.question) // 2)
-    windows = found._judged[""].windows
-    example = np.cumsum(windows["opens"][:]) - 1
-    labels = answers_of(found, found.train())
-    for number, (context, answer, _) in enumerate(rows):
-        mine = [index for index in range(len(windows)) if example[index] == number]
-        covered = {
-            place
-            for index in mine
-            for b, e in zip(windows[index]["begin"], windows[index]["end"], strict=True)
-            if b >= 0
-            for place in range(b, e)
-        }
-        assert covered == {place for place, letter in enumerate(context) if not letter.isspace()}
-        if len(answer) <= found.sizes.stride:
-            assert answer in {labels[index] for index in mine}
-        assert {labels[index] for index in mine} <= {"", answer}
-        assert all(len(windows[index]["input_ids"]) <= length for index in mine)
-
-
-@given(st.integers(1, 600), st.integers(0, 600), st.integers(1, 600), st.integers(2, 4))
-def test_windows_always_move_on(window, stride, question, specials):
-    if window < specials + 2:
-        with pytest.raises(RecipeError, match=f"{specials + 2} at least"):
-            Sizes.fitting(window, stride, question, specials)
-        return
-    found = Sizes.fitting(window, stride, question, specials)
-    context = window - specials - found.question
-    assert 1 <= found.question <= question
-    assert 0 <= found.stride <= min(stride, context // 2)
-    assert context > found.stride
-
-
-def test_a_question_longer_than_the_window_is_cut(tmp_path, model):
-    long = "why " * 100 + "?"
-    found = task(tmp_path, model, [row(long, "bern"), ROWS[1]])
-    assert max(map(len, found.train()["input_ids"])) <= 32
-    assert "bern" in answers_of(found, found.train())
-    first = found.processor.decode(found.train()[0]["input_ids"]).partition("[SEP]")[0]
-    assert first.removeprefix("[CLS]").replace(" ", "") == ("why" * 5)[: found.sizes.question]
-
-
-def test_questions_and_contexts_without_words(tmp_path, model):
-    rows = [*ROWS, row("", "rome"), {**row("what?", None), "context": ""}, {**row("", None), "context": "  "}]
-    found = task(tmp_path, model, rows)
-    assert found.metrics(predicted(found))["f1"] == pytest.approx(100.0)
-
-
-def test_roberta_has_no_token_types(tmp_path):
-    torch.manual_seed(0)
-    special = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    vocabulary = {**special, **{letter: index for index, letter in enumerate("Ġ" + LETTERS, len(special))}}
-    words = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True)
-    marks = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", model_input_names=["input_ids", "attention_mask"], **marks
-    )
-    config = RobertaConfig(**{**sizes(), "vocab_size": len(vocabulary)})
-    RobertaForQuestionAnswering(config).save_pretrained(tmp_path / "roberta")
-    tokenizer.save_pretrained(tmp_path / "roberta")
-    found = task(tmp_path, str(tmp_path / "roberta"), V2)
-    assert found.sizes.window == 30
-    batch = found.collate(list(found.train()))
-    assert "token_type_ids" not in batch
-    outputs = found.load_model(str(tmp_path / "roberta"))(**batch)
-    assert torch.isfinite(outputs.loss)
-    taught = found.taught(outputs, batch)["start"][0]
-    kept = found.processor.convert_ids_to_tokens(batch["input_ids"][0][taught > -1e4])
-    whole = found.processor.convert_ids_to_tokens(batch["input_ids"][0])
-    assert kept == ["<s>", *(token for token in whole[whole.index("</s>") + 2 :] if token not in ("</s>", "<pad>"))]
-    assert found.metrics(predicted(found))["f1"] == pytest.approx(100.0)
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_a_tokenizer_that_pads_or_cuts_on_the_left_changes_nothing(tmp_path, model, side):
-    found = task(tmp_path, model, V2)
-    found.processor.padding_side = found.processor.truncation_side = side
-    batch = found.collate(list(found.train())[:6])
-    assert (batch["input_ids"][:, 0] == 2).all()
-    assert found.processor.padding_side == side
-    assert set(answers_of(found, found.train())) == {"", "bern", "rome", "bob"}
-    assert found.metrics(predicted(found))["f1"] == pytest.approx(100.0)
 
 
 # --- figures
@@ -484,105 +292,3 @@ def test_a_preset_says_all_but_the_model(name, tmp_path, monkeypatch, model):
         pd.DataFrame(V2 if name == "squad_v2" else ROWS).to_parquet(tmp_path / f"{name}-{split}.parquet")
     monkeypatch.setenv("PRUNE_DATA", str(tmp_path))
     assert QuestionAnswering(found.task, model).unanswerable == (name == "squad_v2")
-
-
-# --- real data
-
-
-def real(name: str, rows: int) -> list[dict]:
-    path = DATA / f"squad-{name}.parquet"
-    if not path.is_file():
-        pytest.skip(f"the real data are not here: {path} (PRUNE_DATA)")
-    return pd.read_parquet(path).head(rows).to_dict("records")
-
-
-@pytest.fixture(scope="module")
-def real_files(tmp_path_factory):
-    """SQuAD's first rows, and the same as SQuAD 2.0 would have them: every third without its answer."""
-    folder = tmp_path_factory.mktemp("real")
-    found = {}
-    for split in ("train", "validation"):
-        rows = real(split, 60)
-        nothing = {"text": np.array([], object), "answer_start": np.array([], int)}
-        less = [{**r, "answers": nothing if index % 3 == 0 else r["answers"]} for index, r in enumerate(rows)]
-        for name, table in (("v1", rows), ("v2", less)):
-            found[name, split] = folder / f"{name}-{split}.parquet"
-            pd.DataFrame(table).to_parquet(found[name, split])
-    return found
-
-
-def of_real(real_files, name: str, model: str, **others) -> QuestionAnswering:
-    files = {f"{split}_file": real_files[name, split] for split in ("train", "validation")}
-    return QuestionAnswering(QuestionAnsweringConfig(**files, **others), model)
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory) -> str:
-    """A random model that reads 200 letters at once."""
-    return write_model(tmp_path_factory.mktemp("models") / "reader", trained=True, length=200, seed=3)
-
-
-def logits_of(task: QuestionAnswering, model: str) -> EvalPrediction:
-    loaded, features = task.load_model(model).eval(), task.validation()
-    found = []
-    with torch.no_grad():
-        for at in range(0, len(features), 64):
-            batch = task.collate([features[index] for index in range(at, min(at + 64, len(features)))])
-            (start, end), numbers = task.predict(loaded, batch)
-            pad = (0, 200 - start.shape[1])
-            found.append((*(torch.nn.functional.pad(one, pad, value=-100) for one in (start, end)), numbers))
-    start, end, numbers = (torch.cat(part).numpy() for part in zip(*found, strict=True))
-    return EvalPrediction(predictions=(start, end), label_ids=numbers)
-
-
-def found_texts(task: QuestionAnswering, prediction: EvalPrediction, files) -> tuple[pd.DataFrame, list[str]]:
-    rows = pd.read_parquet(files["v1", "validation"])
-    _, spans = task._decoded(prediction)
-    places = zip(spans.example, spans.begin, spans.end, strict=True)
-    return rows, [rows.context[example][begin:end] for example, begin, end in places]
-
-
-def test_figures_of_real_predictions_are_those_of_torchmetrics(real_files, reader):
-    found = of_real(real_files, "v1", reader)
-    prediction = logits_of(found, reader)
-    rows, texts = found_texts(found, prediction, real_files)
-    assert len(texts) == len(rows)
-    assert all(texts)
-    expected = reference(texts, [list(answers["text"]) for answers in rows.answers])
-    assert found.metrics(prediction) == pytest.approx(expected, abs=1e-9)
-
-
-def test_squad_2_made_of_squad_1(real_files, reader):
-    """No answer is right for a third. With every question answered, the others score as in SQuAD 1.1."""
-    two, one = of_real(real_files, "v2", reader, null_threshold=1e9), of_real(real_files, "v1", reader)
-    assert two.unanswerable
-    prediction = logits_of(two, reader)
-    figures = two.metrics(prediction)
-    kept = np.arange(60) % 3 != 0
-    rows, texts = found_texts(one, prediction, real_files)
-    golds = [list(answers["text"]) for answers in rows.answers]
-    expected = reference(
-        [t for t, k in zip(texts, kept, strict=True) if k], [g for g, k in zip(golds, kept, strict=True) if k]
-    )
-    assert figures["has_answer_f1"] == pytest.approx(expected["f1"], abs=1e-9)
-    assert figures["no_answer_f1"] == 0
-    assert figures["f1"] == pytest.approx(expected["f1"] * 2 / 3, abs=1e-9)
-    assert figures["best_f1"] >= max(figures["f1"], 100 / 3) - 1e-9
-    best = of_real(real_files, "v2", reader, null_threshold=figures["best_f1_threshold"])
-    assert best.metrics(prediction)["f1"] == pytest.approx(figures["best_f1"], abs=1e-9)
-
-
-def test_real_answers_are_found_in_their_windows(real_files, reader):
-    found = of_real(real_files, "v1", reader)
-    rows = pd.read_parquet(real_files["v1", "train"])
-    opens = found._windows(found._train, validation_windows)["opens"]
-    example = np.cumsum(opens[:]) - 1
-    labels = answers_of(found, found.train())
-    fits = 0
-    for number, answers in enumerate(rows.answers):
-        answer = "".join(answers["text"][0].split())
-        if len(answer) <= found.sizes.stride:
-            fits += 1
-            mine = {labels[index] for index in np.flatnonzero(example == number)} - {""}
-            assert len(mine) == 1, number
-    assert fits > 50
