@@ -23,7 +23,6 @@ from prune_core.presets import (
     WORD_AND_CHOICE_TASKS,
 )
 
-
 _TASKS = [
     TaskSpec(
         name="text-classification",
