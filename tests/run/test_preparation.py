@@ -47,10 +47,10 @@ def mistake(request, recipe, inputs, write_bert, other_words, tmp_path):
 
 @pytest.fixture
 def old_run(tmp_path):
-    """Stands for a finished run: all that is looked at is that it holds a recipe."""
+    """Stands for a finished run: all that is looked at is that it holds a recipe which names the folder."""
     folder = tmp_path / "old"
     folder.mkdir()
-    (folder / "recipe.yaml").write_text(Recipe().dump())
+    (folder / "recipe.yaml").write_text(Recipe(output=folder).dump())
     (folder / "manifest.json").write_text("{}")
     return folder
 
