@@ -87,10 +87,7 @@ class PruningTrainer(Trainer):
         penalty = self._penalty(model)
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs) + penalty
         if not torch.isfinite(loss):
-            alone, (prepared, _) = (
-                self.model,
-                parted(self._prepare_inputs(inputs)),
-            )  # DDP's forward waits for the others
+            alone, (prepared, _) = self.model, parted(self._prepare_inputs(inputs))  # DDP's forward would wait
             assert alone is not None
             layer = first_not_finite(alone, lambda: self.task.forward(alone, prepared))
             raise self._astray(
