@@ -25,6 +25,7 @@ def _call(arguments: list[str], *, debug: bool) -> int:
     from prune_cli.exit_codes import INTERRUPTED, StoppedError
     from prune_cli.verbs import app
 
+    _quieten()
     try:
         code = int(app(args=arguments, prog_name="prune", standalone_mode=False) or 0)
     except StoppedError as interrupt:
@@ -36,3 +37,11 @@ def _call(arguments: list[str], *, debug: bool) -> int:
     if code == INTERRUPTED:  # what typer makes of Ctrl-C
         raise KeyboardInterrupt
     return code
+
+
+def _quieten() -> None:
+    """transformers imports torchao where it is installed, which tells at length which of its kernels do not fit here."""
+    import logging
+
+    for talker in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(talker).setLevel(logging.ERROR)

@@ -12,11 +12,12 @@ from prune_cli.commands.plugins import plugins
 from prune_cli.commands.run import run
 from prune_cli.commands.strategies import strategies
 from prune_cli.commands.tasks import tasks
+from prune_cli.commands.trim import trim
 from prune_cli.commands.verify import verify
 from prune_cli.exit_codes import SUMMARY
 
 app = typer.Typer(name="prune", pretty_exceptions_enable=False, epilog=SUMMARY)
-for verb in (run, compact, verify, evaluate, bench, inspect, strategies, tasks, plugins):
+for verb in (run, compact, trim, verify, evaluate, bench, inspect, strategies, tasks, plugins):
     app.command()(verb)
 
 

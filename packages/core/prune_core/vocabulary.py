@@ -30,11 +30,15 @@ _REBUILT_FROM = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sente
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A trimmed tokenizer, and how many tokens it keeps of how many."""
+    """A trimmed tokenizer, the numbers that its tokens had before, in its order, and how many there were."""
 
     tokenizer: Any
-    kept: int
+    ids: tuple[int, ...]
     of: int
+
+    @property
+    def kept(self) -> int:
+        return len(self.ids)
 
 
 def trim_vocabulary(model: PreTrainedModel, tokenizer: Any, texts: Iterable[str]) -> Trimmed:
@@ -56,7 +60,7 @@ def trim_vocabulary(model: PreTrainedModel, tokenizer: Any, texts: Iterable[str]
     trimmed = _rewritten(tokenizer, rules, new, names)
     _cut_embeddings(model, kept)
     _renumber(model, new)
-    return Trimmed(trimmed, len(kept), len(names))
+    return Trimmed(trimmed, tuple(kept), len(names))
 
 
 def _used(tokenizer: Any, texts: Iterable[str]) -> set[int]:

@@ -7,7 +7,6 @@ import typer
 
 from prune_cli import options
 from prune_cli.options import DATA, PRUNING, TRAINING
-from prune_core.processes import is_main
 
 if TYPE_CHECKING:
     from prune_core.recipe import Recipe
@@ -155,6 +154,7 @@ def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path
 def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
     from prune_core.configuring import resolved
+    from prune_core.processes import is_main
     from prune_core.run import check
 
     plan = check(recipe, resume=resume, overwrite=overwrite)
@@ -172,6 +172,7 @@ def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
 def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
     from prune_cli.exit_codes import StoppedError
+    from prune_core.processes import is_main
     from prune_core.workspace import default_output
 
     render.log_to_stderr()

@@ -118,10 +118,10 @@ def read_tables(section: TaskSection) -> Tables:
         raise DataError(
             "no data: name files (--train-file, --validation-file), or a hub data set (--set task.dataset=NAME)"
         )
-    train = _from_file(section.train_file) if section.train_file else None
-    validation = _from_file(section.validation_file) if section.validation_file else None
+    train = file_table(section.train_file) if section.train_file else None
+    validation = file_table(section.validation_file) if section.validation_file else None
     return Tables(
-        train, validation, {name: _from_file(Path(file)) for name, file in section.further_validation.items()}
+        train, validation, {name: file_table(Path(file)) for name, file in section.further_validation.items()}
     )
 
 
@@ -163,7 +163,8 @@ def label_column(table: Table, columns: dict[str, str]) -> str:
     )
 
 
-def _from_file(path: Path) -> Table:
+def file_table(path: Path) -> Table:
+    """The rows of a csv, json, jsonl or parquet file; DataError where there is none, it is damaged or empty."""
     if not path.is_file():
         raise DataError(f"no data file at {path}" + (": it is a folder" if path.is_dir() else ""))
     if path.suffix.lower() not in _READERS:
@@ -190,7 +191,7 @@ def _from_hub(section: TaskSection, name: str) -> Tables:
     def split(split: str) -> Table:
         local = _local(section, split)
         if local is not None:
-            return _from_file(local)
+            return file_table(local)
         read = lambda: load_dataset(name, section.dataset_config, split=split)  # noqa: E731
         return _read(read, f"{title}, split {split}", None)
 
