@@ -40,7 +40,7 @@ def _call(arguments: list[str], *, debug: bool) -> int:
 
 
 def _quieten() -> None:
-    """transformers imports torchao where it is installed, which tells at length which of its kernels do not fit here."""
+    """transformers imports torchao where it is installed, which tells at length which of its kernels do not fit."""
     import logging
 
     for talker in ("torchao", "torch.utils._pytree"):

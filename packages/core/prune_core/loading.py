@@ -18,6 +18,7 @@ from prune_core import __version__
 from prune_core.compaction.resize import resize
 from prune_core.compactor import UnitReport
 from prune_core.errors import ModelError, StructureError
+from prune_core.no_norm import without_norms
 from prune_core.plugins import Plugins, load_plugins
 from prune_core.structure import Attention, ModelStructure, Unit, discover, model_type
 
@@ -45,6 +46,7 @@ class PruneConfig(QuantizationConfigMixin):
         self.sparse = sparse
         self.version = version
         self.plugin = extra.get("plugin")
+        self.no_norm = bool(extra.get("no_norm", False))
         self.prune_core = extra.get("prune_core", __version__)
 
 
@@ -101,6 +103,19 @@ def _structure(model: Any, plugins: Plugins, owner: str | None = None) -> ModelS
     return replace(discover(model, families or plugins.architectures()), owner=owner)
 
 
+def record_no_norm(model: PreTrainedModel, structure: ModelStructure) -> None:
+    """Write into the model's config that the LayerNorms of its layers are affine layers (`no_norm`)."""
+    known = getattr(model.config, "quantization_config", None)
+    whole = {unit.key: _compose(None, _untouched(unit), unit) for unit in structure.units}
+    units = whole | (known.units if isinstance(known, PruneConfig) else {})
+    model.config.quantization_config = PruneConfig(units, plugin=structure.owner, no_norm=True)
+
+
+def _untouched(unit: Unit) -> UnitReport:
+    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    return UnitReport(unit.key, tuple(range(total)), total)
+
+
 def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool) -> None:
     """Write into the model's config what was kept, so that it saves and reloads at these sizes.
 
@@ -114,8 +129,9 @@ def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: M
     for report in reports:
         unit = structure.unit(report.key)
         known[report.key] = _compose(known.get(report.key), report, unit)
-    if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse:
-        model.config.quantization_config = PruneConfig(known, sparse, plugin=structure.owner)
+    no_norm = isinstance(before, PruneConfig) and before.no_norm
+    if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or no_norm:
+        model.config.quantization_config = PruneConfig(known, sparse, plugin=structure.owner, no_norm=no_norm)
 
 
 def _left(model: PreTrainedModel, structure: ModelStructure) -> list[str]:
@@ -143,6 +159,8 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
         except StructureError as error:
             raise ModelError(f"config.json names a unit that the model does not have: {error}") from error
         resize(model, unit, _kept(key, entry, unit))
+    if config.no_norm:
+        without_norms(model, structure)
 
 
 def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:

@@ -31,7 +31,7 @@ from prune_core.pretrained import brief, read_config
 from prune_core.quantization import need_torchao
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.sentence_folder import companions
-from prune_core.simplify import WithRelu
+from prune_core.simplify import NoNorms, Relu, Simplified
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
@@ -185,7 +185,8 @@ def _strategy(job: Job) -> Strategy:
     spec = job.plugins.strategy(job.recipe.strategy.name)
     strategy: Strategy = import_target(spec.target)(strategy_config(job.recipe, job.plugins))
     simplify = job.recipe.simplify
-    return WithRelu(strategy, simplify.share) if simplify.relu else strategy
+    parts = [kind() for kind, asked in ((Relu, simplify.relu), (NoNorms, simplify.no_norm)) if asked]
+    return Simplified(strategy, simplify.share, parts) if parts else strategy
 
 
 def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:

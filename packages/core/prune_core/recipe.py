@@ -114,6 +114,7 @@ class SimplifySection(Fields):
     """Simpler functions that are blended into the model while it is fine-pruned."""
 
     relu: bool = Field(False, description="The activation, such as GELU, becomes ReLU.")
+    no_norm: bool = Field(False, description="LayerNorms become affine layers with fixed statistics (NoNorm).")
     share: float = Field(0.5, gt=0, le=1, description="Share of the steps over which it is blended in.")
 
 

@@ -1,24 +1,50 @@
-"""Simpler functions inside a model, blended in while it is fine-pruned: GELU, or whatever it has, becomes ReLU.
+"""Simpler functions inside a model, blended in while it is fine-pruned: ReLU for GELU, an affine layer for LayerNorm.
 
-MobileBERT (arXiv:2004.02984, section 4.4.2) shows what simpler functions gain in latency. Blending over many steps lets
-the weights follow; in the end there is a plain ReLU, named in the model's configuration: the folder loads as any other.
+MobileBERT (arXiv:2004.02984, section 4.4.2) shows what simpler functions gain in latency. Blending over many steps
+lets the weights follow. In the end there are plain layers: ReLU is named in the model's configuration, NoNorm in what
+loading reads there.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from prune_core.errors import StructureError
+from prune_core.loading import record_no_norm
 from prune_core.masks import MaskSet
+from prune_core.no_norm import layer_norms, put_no_norm
 from prune_core.strategy import Context, Progress, Strategy
+from prune_core.structure import ModelStructure
 
 RELU = "relu"
 _FIELDS = ("hidden_act", "hidden_activation", "activation", "activation_function")
 """What families call the activation in their configuration."""
+
+_MOMENTUM = 0.02
+"""Weight of a batch in the running statistics."""
+
+
+class Simplification(ABC):
+    """One kind of function that becomes a simpler one. Used once: prepare, blend, finish."""
+
+    @abstractmethod
+    def prepare(self, model: Any, structure: ModelStructure) -> None:
+        """Put the blends in; StructureError where the model has no such function."""
+
+    @abstractmethod
+    def blend(self, amount: float) -> None:
+        """How far it is: 0 for the model's own function, 1 for the simple one alone."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Leave plain layers behind, and a configuration that says so."""
 
 
 class Blended(nn.Module):
@@ -34,26 +60,105 @@ class Blended(nn.Module):
         return simple if self.amount == 1 else (1 - self.amount) * self.before(input) + simple
 
 
-class WithRelu(Strategy):
-    """A strategy, whose training also blends the model's activation into ReLU over the first `share` of its steps."""
+class Relu(Simplification):
+    """The activation becomes ReLU."""
 
-    def __init__(self, strategy: Strategy, share: float) -> None:
+    def prepare(self, model: Any, structure: ModelStructure) -> None:
+        self.model = model
+        kind = type(ACT2FN[getattr(model.config, _field(model))])
+        for name in [name for name, module in model.named_modules() if type(module) is kind]:
+            _put(model, name, Blended(model.get_submodule(name)))
+
+    def blend(self, amount: float) -> None:
+        for module in self.model.modules():
+            if isinstance(module, Blended):
+                module.amount = amount
+
+    def finish(self) -> None:
+        for name in [name for name, module in self.model.named_modules() if isinstance(module, Blended)]:
+            _put(self.model, name, ACT2FN[RELU])
+        setattr(self.model.config, _field(self.model), RELU)
+
+
+class BlendedNorm(nn.LayerNorm):
+    """(1 - amount) * LayerNorm(x) + amount * (weight * (x - mean) / deviation + bias).
+
+    `mean` and `deviation` are running means of those of the tokens, while training and until the blend is complete:
+    from then on they are fixed. They are buffers, so that a resumed training goes on with them.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    batches: Tensor
+    amount: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.amount < 1:
+            self._watch(input.detach())
+        if self.amount == 0:
+            return super().forward(input)
+        weight, bias = self.folded()
+        simple = input * weight + bias
+        return simple if self.amount == 1 else (1 - self.amount) * super().forward(input) + self.amount * simple
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias [features] of the affine layer that it ends as."""
+        weight = self.weight / self.deviation
+        shift = -weight * self.mean
+        return weight, shift if self.bias is None else self.bias + shift
+
+    def _watch(self, input: Tensor) -> None:
+        variance, mean = torch.var_mean(input.float(), dim=-1, correction=0)
+        rate = torch.where(self.batches == 0, 1.0, _MOMENTUM).to(self.mean)
+        self.mean.lerp_(mean.mean().to(self.mean), rate)
+        self.deviation.lerp_((variance + self.eps).sqrt().mean().to(self.deviation), rate)
+        self.batches += 1
+
+
+class NoNorms(Simplification):
+    """The LayerNorms of the layers become affine layers with fixed statistics (NoNorm)."""
+
+    def prepare(self, model: Any, structure: ModelStructure) -> None:
+        self.model, self.structure = model, structure
+        self.norms = dict(layer_norms(model, structure))
+        if not self.norms:
+            raise StructureError(f"simplify.no_norm: there is no LayerNorm in the layers of {type(model).__name__}")
+        for norm in self.norms.values():
+            norm.__class__ = BlendedNorm
+            for name, start in (("mean", 0.0), ("deviation", 1.0), ("batches", 0)):
+                norm.register_buffer(name, torch.tensor(start, device=norm.weight.device))
+
+    def blend(self, amount: float) -> None:
+        for norm in self.norms.values():
+            norm.amount = amount  # type: ignore[assignment]
+
+    def finish(self) -> None:
+        for name, norm in self.norms.items():
+            assert isinstance(norm, BlendedNorm)
+            put_no_norm(self.model, name, *norm.folded())
+        record_no_norm(self.model, self.structure)
+
+
+class Simplified(Strategy):
+    """A strategy, whose training also blends simpler functions into the model over the first `share` of its steps."""
+
+    def __init__(self, strategy: Strategy, share: float, parts: Sequence[Simplification]) -> None:
         super().__init__(strategy.config)
-        self.strategy, self.share = strategy, share
+        self.strategy, self.share, self.parts = strategy, share, parts
         self.fills = strategy.fills  # type: ignore[misc]
 
     def prepare(self, context: Context) -> None:
         self.strategy.prepare(context)
-        self._model: Any = context.model
-        kind = type(ACT2FN[getattr(self._model.config, _field(self._model))])
-        for name in [name for name, module in self._model.named_modules() if type(module) is kind]:
-            _put(self._model, name, Blended(self._model.get_submodule(name)))
+        for part in self.parts:
+            part.prepare(context.model, context.structure)
 
     def step(self, progress: Progress) -> None:
         self.strategy.step(progress)
-        for module in self._model.modules():
-            if isinstance(module, Blended):
-                module.amount = min(progress.fraction / self.share, 1.0)
+        for part in self.parts:
+            part.blend(min(progress.fraction / self.share, 1.0))
+
+    def settled(self, progress: Progress) -> bool:
+        return self.strategy.settled(progress) and progress.fraction >= self.share
 
     def penalty(self) -> Tensor:
         return self.strategy.penalty()
@@ -65,9 +170,8 @@ class WithRelu(Strategy):
         return self.strategy.masks()
 
     def finish(self) -> MaskSet:
-        for name in [name for name, module in self._model.named_modules() if isinstance(module, Blended)]:
-            _put(self._model, name, ACT2FN[RELU])
-        setattr(self._model.config, _field(self._model), RELU)
+        for part in self.parts:
+            part.finish()
         return self.strategy.finish()
 
 
