@@ -23,8 +23,8 @@ $(STAMP): constraints.txt requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
 demo: install  ## fine-prune, compact, verify and measure a small ViT on digits (under 3 minutes)
 	$(BIN)/prune run --output runs/demo --overwrite
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest
+test: install  ## run the tests, a process of one thread on each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: install  ## run the tests that train for minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"

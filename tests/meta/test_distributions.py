@@ -27,7 +27,11 @@ def owners(top: str) -> set[str]:
 
 PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines("constraints.txt"))}
 OURS = {"prune-core", "prune-cli", "prune-block", "prune-hybrid", "prune-structured", "prune-unstructured"}
-EXTRAS = {"prune_core.testing": "testing"}
+EXTRAS = {
+    "prune_core.testing": "testing",
+    "prune_core.quantization": "quantization",
+    "prune_core.tasks.text_metrics": "generation",
+}
 
 every_package = pytest.mark.parametrize("package", PACKAGES)
 

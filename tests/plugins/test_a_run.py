@@ -28,7 +28,7 @@ from dataclasses import replace
 from prune_core.architectures.bert import BERT
 @hookimpl
 def prune_architectures():
-    return [replace(BERT, layer="no.such.layer")]
+    return [replace(BERT, stacks=(replace(BERT.stacks[0], layers="no.such.layer"),))]
 """
 """Names of the broken compactors -> why they cannot be used."""
 

@@ -65,8 +65,8 @@ def test_killed_in_the_second_density(through, recipe, children, same_result, tm
     kill = (
         "import prune_core.training.checkpoints as checkpoints\n"
         "original = checkpoints.rotate\n"
-        "def rotate(folder):\n"
-        "    original(folder)\n"
+        "def rotate(folder, *others):\n"
+        "    original(folder, *others)\n"
         "    if 'density-0.5' in str(folder) and (folder / 'checkpoint-4').is_dir():\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoints.rotate = rotate"

@@ -169,8 +169,8 @@ class TestVerification:
         """The model is spoilt on its way to RUN/model alone: after the compaction was proven, and after a fill."""
         original = verification.save_compact
 
-        def save(compaction, folder, processor=None):
-            original(compaction, folder, processor)
+        def save(compaction, folder, *others):
+            original(compaction, folder, *others)
             if folder.parent == tmp_path / "run":
                 state = load_file(folder / "model.safetensors")
                 state["classifier.bias"] += 1e-6
