@@ -66,9 +66,12 @@ def test_sizes_compose_and_reload(model, through_a_folder, tmp_path):
     assert once.model.config.quantization_config.units["layer.0.attention"] == {"kept": [0, 2, 3], "of": 4}
 
 
-@pytest.mark.parametrize("family", ["bart", "t5", "flan-t5", "opt", "qwen2"])
-def test_heads_of_decoders_are_counted_from_the_dense_model(family, tmp_path):
-    """The last head that is left of each unit; T5 finds its position bias by its number in the dense model."""
+@pytest.mark.parametrize(
+    "family",
+    ["bart", "t5", "flan-t5", "opt", "qwen2", "whisper", "phi", "albert", "deberta-v2", "mpnet", "swin", "clip"],
+)
+def test_heads_are_counted_from_the_dense_model(family, tmp_path):
+    """The last head that is left of each unit; T5 and MPNet find its position bias by its number in the dense model."""
     model = tiny_model(family, layers=4)
     first = uneven(model)
     once = compact(model, keeping(model, first)).model

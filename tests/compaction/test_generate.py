@@ -10,7 +10,7 @@ from prune_core.loading import structure_of
 from prune_core.saving import save_compact
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import uneven, unit_masks
-from prune_core.testing.tiny import GENERATING, tiny_model
+from prune_core.testing.tiny import GENERATING, tiny_inputs, tiny_model
 
 PROMPT = torch.tensor([[5, 9, 17, 33, 4, 21, 60, 12, 40, 2], [0, 0, 0, 7, 30, 11, 55, 8, 19, 2]])
 ATTENDED = torch.tensor([[1] * 10, [0] * 3 + [1] * 7])
@@ -24,11 +24,19 @@ KEPT = {
 }
 
 
+def prompts(model):
+    """Two of them, one padded at its left; sounds for a model that takes them."""
+    if model.main_input_name == "input_features":
+        return tiny_inputs(model, batch=2)["input_features"], {}
+    return PROMPT, {"attention_mask": ATTENDED}
+
+
 def generated(model, **options):
-    """Greedy tokens after two prompts, one of them padded at its left, and the logits of each step."""
+    """Greedy tokens after two prompts, and the logits of each step."""
+    inputs, masks = prompts(model)
     length = {"min_new_tokens": LENGTH, "max_new_tokens": LENGTH}
     record = {"return_dict_in_generate": True, "output_logits": True}
-    found = model.generate(PROMPT, attention_mask=ATTENDED, do_sample=False, **length, **record, **options)
+    found = model.generate(inputs, do_sample=False, **masks, **length, **record, **options)
     return found.sequences, torch.stack(found.logits)
 
 

@@ -1,13 +1,22 @@
 """What prune-core itself offers, through the same hooks as any plugin."""
 
 from prune_core.architectures import Architecture
+from prune_core.architectures.albert import ALBERT
 from prune_core.architectures.bart import BART
 from prune_core.architectures.bert import BERT
+from prune_core.architectures.clip import CLIP, CLIP_TEXT, CLIP_VISION
+from prune_core.architectures.deberta_v2 import DEBERTA_V2
+from prune_core.architectures.dinov2 import DINOV2
 from prune_core.architectures.distilbert import DISTILBERT
 from prune_core.architectures.llama import LLAMA
+from prune_core.architectures.mpnet import MPNET
 from prune_core.architectures.opt import OPT
+from prune_core.architectures.phi import PHI
+from prune_core.architectures.swin import SWIN
 from prune_core.architectures.t5 import T5, T5_GATED
 from prune_core.architectures.vit import VIT
+from prune_core.architectures.wav2vec2 import WAV2VEC2
+from prune_core.architectures.whisper import WHISPER
 from prune_core.hookspecs import CompactorSpec, TaskSpec, hookimpl
 from prune_core.presets import (
     EMBEDDING_TASKS,
@@ -108,4 +117,6 @@ def prune_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def prune_architectures() -> list[Architecture]:
-    return [BART, BERT, DISTILBERT, LLAMA, OPT, T5, T5_GATED, VIT]
+    text = [ALBERT, BART, BERT, DEBERTA_V2, DISTILBERT, LLAMA, MPNET, OPT, PHI, T5, T5_GATED]
+    images = [CLIP, CLIP_TEXT, CLIP_VISION, DINOV2, SWIN, VIT]
+    return [*text, *images, WAV2VEC2, WHISPER]

@@ -202,12 +202,14 @@ def _structure(model: nn.Module, architecture: Architecture) -> ModelStructure:
 
 
 def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:
-    layer = re.compile(rf"(?:.+\.)?{re.escape(stack.layers)}\.(\d+)")
+    path = re.escape(stack.layers).replace(r"\*", r"(\d+)")
+    layer = re.compile(rf"(?:.+\.)?{path}\.(\d+)")
     for name, module in model.named_modules():
         if match := layer.fullmatch(name):
+            number = ".".join(match.groups())
             for unit, layout in stack.attention.items():
-                yield _attention(module, layout, name, f"{stack.prefix}{match[1]}.{unit}")
-            yield _feed_forward(module, stack.ffn, name, f"{stack.prefix}{match[1]}.ffn")
+                yield _attention(module, layout, name, f"{stack.prefix}{number}.{unit}")
+            yield _feed_forward(module, stack.ffn, name, f"{stack.prefix}{number}.ffn")
 
 
 def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -> Attention:

@@ -36,6 +36,7 @@ class FeedForwardLayout:
 class Stack:
     """One list of equal layers: its path below any prefix, and the layout of a layer.
 
+    A `*` in the path is a number: where layers are grouped, the units of one are called "layer.GROUP.NUMBER.attention".
     `attention` maps the name of a unit ("attention", "cross_attention") to its layout. `name` tells the stacks of a
     family apart ("encoder", "decoder"); a family of one stack needs none.
     """

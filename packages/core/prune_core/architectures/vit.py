@@ -2,23 +2,18 @@
 
 from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 
+ATTENTION = AttentionLayout(
+    core="attention",
+    query="attention.q_proj",
+    key="attention.k_proj",
+    value="attention.v_proj",
+    output="attention.o_proj",
+    head_size="head_dim",
+)
+FFN = FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn")
+
 VIT = Architecture(
     name="vit",
     model_types=("vit", "deit"),
-    stacks=(
-        Stack(
-            layers="layers",
-            attention={
-                "attention": AttentionLayout(
-                    core="attention",
-                    query="attention.q_proj",
-                    key="attention.k_proj",
-                    value="attention.v_proj",
-                    output="attention.o_proj",
-                    head_size="head_dim",
-                )
-            },
-            ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
-        ),
-    ),
+    stacks=(Stack(layers="layers", attention={"attention": ATTENTION}, ffn=FFN),),
 )

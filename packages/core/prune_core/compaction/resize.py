@@ -6,10 +6,10 @@ It works on the meta device too: loading cuts an empty skeleton before the weigh
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from prune_core.compaction.adapter import Adapter
+from prune_core.compaction.cutting import lines_of, narrow
 from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
 from prune_core.plugins import import_target
@@ -31,8 +31,7 @@ def resize(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
 def lines(unit: Unit, module: str, kept: Sequence[int]) -> tuple[Tensor, Axis]:
     """Rows or columns of one linear of `unit` that belong to the kept heads or neurons."""
     width, axis = unit.slice_of(module)
-    index = torch.tensor(kept, dtype=torch.long)[:, None] * width + torch.arange(width)
-    return index.flatten(), axis
+    return lines_of(width, kept), axis
 
 
 def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:
@@ -40,61 +39,44 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
         _remove_attention(model, unit)
         return
     for module in unit.linears():
-        _narrow(linear(model, module), *lines(unit, module, kept))
+        narrow(linear(model, module), *lines(unit, module, kept))
     core = model.get_submodule(unit.core)
     queries = len(kept) * unit.queries_per_key
     values = dict.fromkeys(COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
     for name, value in (values | {"num_key_value_heads": len(kept)}).items():
         if hasattr(core, name):
             setattr(core, name, value)
-    if unit.adapter and len(kept) < unit.key_value_heads:
-        _adapter(unit.adapter).narrow(core, kept)
+    if len(kept) < unit.key_value_heads:
+        _adapter(unit).narrow(core, kept)
 
 
 def _remove_attention(model: nn.Module, unit: Attention) -> None:
-    stub = _bias_only(model, unit.output)
+    projection = _bias_only(model, unit.output)
     core = model.get_submodule(unit.core)
-    if unit.adapter:
-        _replace(model, unit.core, _adapter(unit.adapter).empty(core, stub))
-        return
     place = None if unit.cross else getattr(core, "layer_idx", None)
     inner = unit.output.removeprefix(f"{unit.core}.")
     if inner == unit.output:
-        _replace(model, unit.output, stub)
-        _replace(model, unit.core, NoAttention(layer_idx=place))
+        _replace(model, unit.output, projection)
+        stub = NoAttention(layer_idx=place)
     else:
-        _replace(model, unit.core, NoAttention(inner, stub, place))
+        stub = NoAttention(inner, projection, place)
+    _replace(model, unit.core, _adapter(unit).empty(core, stub))
 
 
-def _adapter(target: str) -> type[Adapter]:
-    found: type[Adapter] = import_target(target)
+def _adapter(unit: Attention) -> type[Adapter]:
+    found: type[Adapter] = import_target(unit.adapter) if unit.adapter else Adapter
     return found
 
 
 def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:
     if kept:
         for module in unit.linears():
-            _narrow(linear(model, module), *lines(unit, module, kept))
+            narrow(linear(model, module), *lines(unit, module, kept))
         return
     _replace(model, unit.down, _bias_only(model, unit.down))
     for name in (unit.up, unit.gate):
         if name:
             _replace(model, name, Unused())
-
-
-def _narrow(layer: nn.Linear, index: Tensor, axis: Axis) -> None:
-    index = index.to(layer.weight.device)
-    layer.weight = _select(layer.weight, index, 0 if axis == "rows" else 1)
-    if axis == "rows":
-        layer.out_features = len(index)
-        if layer.bias is not None:
-            layer.bias = _select(layer.bias, index, 0)
-    else:
-        layer.in_features = len(index)
-
-
-def _select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().index_select(axis, index), requires_grad=parameter.requires_grad)
 
 
 def _bias_only(model: nn.Module, name: str) -> BiasOnly:

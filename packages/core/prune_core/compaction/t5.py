@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from prune_core.compaction.stubs import BiasOnly, remember_length
+from prune_core.compaction.adapter import Adapter, numbers
+from prune_core.compaction.stubs import NoAttention, remember_length
 
 Answer = tuple[Tensor, Tensor | None, Tensor | None]
 """Output [batch, length, hidden], position bias [1, heads of the dense model, queries, keys], attention weights."""
@@ -46,7 +47,7 @@ class NoHeads(nn.Module):
     compute_bias = T5Attention.compute_bias
     _relative_position_bucket = staticmethod(T5Attention._relative_position_bucket)
 
-    def __init__(self, core: T5Attention, projection: BiasOnly) -> None:
+    def __init__(self, core: T5Attention, projection: nn.Module) -> None:
         super().__init__()
         self.layer_idx = core.layer_idx
         self.is_decoder = core.is_decoder
@@ -74,19 +75,18 @@ class NoHeads(nn.Module):
         return self.o(hidden_states), position_bias, None
 
 
-class T5Adapter:
-    """See `prune_core.compaction.adapter.Adapter`."""
+class T5Adapter(Adapter):
+    """Makes them."""
 
     @staticmethod
     def narrow(core: nn.Module, kept: Sequence[int]) -> None:
-        before = core.kept if isinstance(core, FewerHeads) else range(max(kept) + 1)
+        core.kept = numbers(core, kept)  # type: ignore[assignment]  # a plain attribute
         core.__class__ = FewerHeads
-        core.kept = [before[index] for index in kept]  # type: ignore[assignment]  # a plain attribute
 
     @staticmethod
-    def empty(core: nn.Module, projection: BiasOnly) -> nn.Module:
+    def empty(core: nn.Module, stub: NoAttention) -> nn.Module:
         assert isinstance(core, T5Attention)
-        return NoHeads(core, projection)
+        return NoHeads(core, stub.get_submodule("o"))
 
 
 def _whole_bias(core: Any, hidden_states: Tensor, cache: Any) -> Tensor:

@@ -57,8 +57,7 @@ class Loop:
 
     def loss(self) -> Tensor:
         """Loss of the next batch, penalty included."""
-        loss: Tensor = self.model(**batch(self.model, self.done)).loss
-        return loss + self.strategy.penalty()
+        return loss_of(self.model, batch(self.model, self.done)) + self.strategy.penalty()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -73,6 +72,15 @@ class Loop:
         self.done = state["done"]
         self.strategy.step(Progress(self.done, self.total))
         return self
+
+
+def loss_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """The loss of a model, or the mean square of what it answers where it has none."""
+    answer = model(**inputs)
+    loss: Tensor | None = answer.get("loss")
+    if loss is None:
+        loss = torch.stack([one.square().mean() for one in answer.values() if isinstance(one, Tensor)]).mean()
+    return loss
 
 
 def batch(model: PreTrainedModel, step: int) -> dict[str, Tensor]:

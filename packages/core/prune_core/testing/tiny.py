@@ -5,6 +5,7 @@ moves the logits.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,18 +23,61 @@ _DROPOUTS = (
     "attention_dropout",
     "seq_classif_dropout",
     "dropout_rate",
+    "hidden_dropout",
+    "activation_dropout",
+    "feat_proj_dropout",
+    "final_dropout",
+    "layerdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+    "classifier_dropout_prob",
+    "drop_path_rate",
+    "mask_time_prob",
 )
+
+_Sizes = Callable[[int, int], dict[str, Any]]
+"""Fields of a configuration that say how many heads a layer and how many layers there are, and the fixed sizes."""
+
+
+def _named(hidden: str, heads: str, layers: str, neurons: str) -> _Sizes:
+    """By what a family calls them; several names where it has several stacks."""
+
+    def fields(head_count: int, layer_count: int) -> dict[str, Any]:
+        sizes = zip((hidden, heads, layers, neurons), (HIDDEN, head_count, layer_count, NEURONS), strict=True)
+        return {name: size for names, size in sizes for name in names.split()}
+
+    return fields
+
+
+_USUAL = _named("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
+
+
+def _two_stages(heads: int, layers: int) -> dict[str, Any]:
+    """The second stage is twice as wide and has twice the heads."""
+    depths = [layers - layers // 2, layers // 2]
+    return {"embed_dim": HIDDEN, "num_heads": [heads, 2 * heads], "depths": depths, "mlp_ratio": NEURONS / HIDDEN}
+
+
+def _two_groups(heads: int, layers: int) -> dict[str, Any]:
+    """Groups of two layers that the model runs through in turn, each as often as it takes."""
+    return _USUAL(heads, layers) | {"num_hidden_groups": min(2, layers), "inner_group_num": 2}
+
+
+def _two_towers(heads: int, layers: int) -> dict[str, Any]:
+    """A configuration for texts and one for images."""
+    sizes = _USUAL(heads, layers) | dict.fromkeys(_DROPOUTS, 0.0)
+    return {"text_config": sizes | _TEXT.others | _MARKS, "vision_config": sizes | _IMAGE.others}
 
 
 @dataclass(frozen=True)
 class _Family:
-    """The head that a family gets by default, what it calls hidden size, heads, layers and neurons, its other sizes.
+    """The head that a family gets by default, its sizes and the other fields of its configuration.
 
     `model_type` where a family is a variant of another.
     """
 
     head: str = "SequenceClassification"
-    names: tuple[str, str, str, str] = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
+    sizes: _Sizes = _USUAL
     others: dict[str, Any] = field(default_factory=dict)
     model_type: str | None = None
 
@@ -42,39 +86,78 @@ class _Family:
 
 
 _TEXT = _Family(others={"vocab_size": TOKENS, "max_position_embeddings": TOKENS})
+_MARKS = {"bos_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
 _IMAGE = _Family("ImageClassification", others={"image_size": 8, "patch_size": 4, "num_channels": 1})
 _TRANSLATOR = replace(
     _TEXT,
     head="Seq2SeqLM",
-    names=(
+    sizes=_named(
         "d_model",
         "encoder_attention_heads decoder_attention_heads",
         "encoder_layers decoder_layers",
         "encoder_ffn_dim decoder_ffn_dim",
     ),
 )
-_T5 = replace(_TRANSLATOR, names=("d_model", "num_heads", "num_layers num_decoder_layers", "d_ff")).having(
+_T5 = replace(_TRANSLATOR, sizes=_named("d_model", "num_heads", "num_layers num_decoder_layers", "d_ff")).having(
     d_kv=HIDDEN // HEADS, decoder_start_token_id=0
 )
 _DECODER = replace(_TEXT, head="CausalLM")
+_SOUND = _Family(
+    "AudioClassification",
+    others={
+        "vocab_size": TOKENS,
+        "conv_dim": [HIDDEN // 2],
+        "conv_kernel": [6],
+        "conv_stride": [4],
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+        "classifier_proj_size": HIDDEN,
+    },
+)
 _GROUPED = _DECODER.having(num_key_value_heads=2, head_dim=HIDDEN // HEADS, pad_token_id=0)
 
 _FAMILIES: dict[str, _Family] = {
     "bert": _TEXT,
     "roberta": _TEXT.having(max_position_embeddings=TOKENS + 2),
-    "distilbert": replace(_TEXT, names=("dim", "n_heads", "n_layers", "hidden_dim")),
+    "distilbert": replace(_TEXT, sizes=_named("dim", "n_heads", "n_layers", "hidden_dim")),
     "electra": _TEXT.having(embedding_size=HIDDEN // 2),
+    "albert": replace(_TEXT, sizes=_two_groups).having(embedding_size=HIDDEN // 2),
+    "deberta-v2": _TEXT.having(relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=4),
+    "deberta-v3": replace(_TEXT, model_type="deberta-v2").having(
+        relative_attention=True, share_att_key=True, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm"
+    ),
+    "mpnet": _TEXT,
     "vit": _IMAGE,
     "deit": _IMAGE.having(architectures=["DeiTForImageClassification"]),
+    "dinov2": _IMAGE.having(mlp_ratio=NEURONS // HIDDEN),
+    "swin": replace(_IMAGE, sizes=_two_stages).having(patch_size=1, window_size=2),
+    "clip": _Family("", _two_towers, {"projection_dim": HIDDEN // 2}),
+    "clip_text_model": replace(_TEXT, head="").having(**_MARKS),
+    "clip_vision_model": replace(_IMAGE, head=""),
+    "wav2vec2": _SOUND,
+    "wav2vec2-stable": replace(_SOUND, model_type="wav2vec2").having(
+        do_stable_layer_norm=True, feat_extract_norm="layer"
+    ),
+    "hubert": _SOUND,
+    "whisper": replace(_TRANSLATOR, head="SpeechSeq2Seq").having(
+        **_MARKS,
+        decoder_start_token_id=1,
+        num_mel_bins=8,
+        max_source_positions=16,
+        max_target_positions=TOKENS,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    ),
     "bart": _TRANSLATOR,
     "mbart": _TRANSLATOR,
     "pegasus": _TRANSLATOR,
     "marian": _TRANSLATOR.having(pad_token_id=0, eos_token_id=2, decoder_start_token_id=0),
     "t5": _T5,
     "flan-t5": replace(_T5, model_type="t5").having(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-    "opt": replace(_DECODER, names=("hidden_size", "num_attention_heads", "num_hidden_layers", "ffn_dim")).having(
+    "opt": replace(_DECODER, sizes=_named("hidden_size", "num_attention_heads", "num_hidden_layers", "ffn_dim")).having(
         word_embed_proj_dim=HIDDEN
     ),
+    "phi": _DECODER.having(num_key_value_heads=2, qk_layernorm=True, pad_token_id=0),
     "llama": _GROUPED,
     "mistral": _GROUPED.having(sliding_window=8),
     "qwen2": _GROUPED,
@@ -86,7 +169,9 @@ _FAMILIES: dict[str, _Family] = {
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
 """Families that `tiny_model` can build, by model type."""
 
-GENERATING: tuple[str, ...] = tuple(name for name in FAMILIES if _FAMILIES[name].head in ("Seq2SeqLM", "CausalLM"))
+GENERATING: tuple[str, ...] = tuple(
+    name for name in FAMILIES if _FAMILIES[name].head in ("Seq2SeqLM", "SpeechSeq2Seq", "CausalLM")
+)
 """Those that it builds as models that generate text."""
 
 
@@ -112,9 +197,8 @@ def tiny_model(
     model for decoders. `changes` are further fields of its configuration. Dropout is off unless asked for.
     """
     chosen = _FAMILIES[family]
-    sizes = zip(chosen.names, (HIDDEN, heads, layers, NEURONS), strict=True)
-    named = {name: size for names, size in sizes for name in names.split()}
-    fields = {**dict.fromkeys(_DROPOUTS, 0.0), "num_labels": LABELS, **named, **chosen.others, **changes}
+    fields = dict.fromkeys(_DROPOUTS, 0.0) | {"num_labels": LABELS} | chosen.sizes(heads, layers)
+    fields |= chosen.others | changes
     config = AutoConfig.for_model(chosen.model_type or family, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,16 +209,16 @@ def tiny_model(
 
 
 def tiny_inputs(model: PreTrainedModel, *, batch: int = 4, seed: int = 0) -> dict[str, Tensor]:
-    """A batch that `model` takes, labels included where it has a loss; texts of different lengths, padded."""
+    """A batch that `model` takes, with labels where it has a loss; texts and sounds of different lengths, padded."""
     generator = torch.Generator().manual_seed(seed)
     classes = torch.randint(0, model.config.num_labels or LABELS, (batch,), generator=generator)
-    if model.main_input_name == "pixel_values":
-        config = model.config
-        size = (batch, config.num_channels, config.image_size, config.image_size)
-        return {"pixel_values": torch.randn(size, generator=generator), "labels": classes}
-    inputs = _text(model, batch, generator)
+    takes = inspect.signature(model.forward).parameters
+    inputs: dict[str, Tensor] = {}
+    for name, make in _MAKERS.items():
+        if name in takes:
+            inputs |= make(model, batch, generator)
     name = type(model).__name__
-    if name.endswith("ForSequenceClassification"):
+    if name.endswith(("ForSequenceClassification", "ForImageClassification")):
         return inputs | {"labels": classes}
     if name.endswith("ForQuestionAnswering"):
         return inputs | {"start_positions": classes, "end_positions": classes + 2}
@@ -143,7 +227,7 @@ def tiny_inputs(model: PreTrainedModel, *, batch: int = 4, seed: int = 0) -> dic
 
 def _text(model: PreTrainedModel, batch: int, generator: torch.Generator, length: int = 12) -> dict[str, Tensor]:
     """Ids and their mask [batch, length]; where the model has a token for the end of a text, each text ends with it."""
-    config = model.config
+    config = model.config.get_text_config()
     tokens = torch.randint(3, config.vocab_size, (batch, length), generator=generator)
     ends = torch.randint(length // 2, length + 1, (batch, 1), generator=generator)
     if isinstance(config.eos_token_id, int):
@@ -152,15 +236,43 @@ def _text(model: PreTrainedModel, batch: int, generator: torch.Generator, length
     return {"input_ids": tokens.where(attended.bool(), config.pad_token_id or 0), "attention_mask": attended}
 
 
+def _image(model: PreTrainedModel, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Pixels [batch, channels, height, width]."""
+    config = getattr(model.config, "vision_config", model.config)
+    size = (batch, config.num_channels, config.image_size, config.image_size)
+    return {"pixel_values": torch.randn(size, generator=generator)}
+
+
+def _sound(model: PreTrainedModel, batch: int, generator: torch.Generator, length: int = 64) -> dict[str, Tensor]:
+    """Samples and their mask [batch, length]."""
+    samples = torch.randn(batch, length, generator=generator)
+    attended = (torch.arange(length) < torch.randint(length // 2, length + 1, (batch, 1), generator=generator)).long()
+    return {"input_values": samples * attended, "attention_mask": attended}
+
+
+def _spectrum(model: PreTrainedModel, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Frequencies over time [batch, bins, length]."""
+    size = (batch, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+    return {"input_features": torch.randn(size, generator=generator)}
+
+
+_MAKERS: dict[str, Callable[[PreTrainedModel, int, torch.Generator], dict[str, Tensor]]] = {
+    "input_ids": _text,
+    "pixel_values": _image,
+    "input_values": _sound,
+    "input_features": _spectrum,
+}
+
+
 def _further(model: PreTrainedModel, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Ids of the decoder where there is one beside an encoder, labels of every token where there is a loss."""
     takes = inspect.signature(model.forward).parameters
-    tokens, found = inputs["input_ids"], {}
+    batch, found = len(next(iter(inputs.values()))), {}
+    tokens = torch.randint(3, TOKENS, (batch, 7), generator=generator)
     if "decoder_input_ids" in takes:
-        tokens = torch.randint(3, model.config.vocab_size, (len(tokens), 7), generator=generator)
         found["decoder_input_ids"] = tokens.roll(1, dims=1)
-    else:
-        tokens = tokens.where(inputs["attention_mask"].bool(), -100)
+    elif "input_ids" in inputs:
+        tokens = inputs["input_ids"].where(inputs["attention_mask"].bool(), -100)
     if type(model).__name__.endswith("ForTokenClassification"):
         tokens = tokens % LABELS
     return found | ({"labels": tokens} if "labels" in takes else {})

@@ -1,0 +1,24 @@
+"""CLIP: a text and a vision stack of equal layers, together or each in a model of its own."""
+
+from prune_core.architectures import Architecture, FeedForwardLayout, Stack
+from prune_core.architectures.bart import attention
+
+
+def _stack(layers: str, name: str) -> Stack:
+    return Stack(
+        name=name,
+        layers=layers,
+        attention={"attention": attention("self_attn")},
+        ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
+    )
+
+
+CLIP = Architecture(
+    name="clip",
+    model_types=("clip",),
+    stacks=(_stack("text_model.encoder.layers", "text"), _stack("vision_model.encoder.layers", "vision")),
+)
+CLIP_TEXT = Architecture(name="clip-text", model_types=("clip_text_model",), stacks=(_stack("encoder.layers", "text"),))
+CLIP_VISION = Architecture(
+    name="clip-vision", model_types=("clip_vision_model",), stacks=(_stack("encoder.layers", "vision"),)
+)
