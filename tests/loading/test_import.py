@@ -27,7 +27,9 @@ for folder in {folders!r}:
 
 def python(imports, folders):
     code = imports + LOAD.format(folders=[str(folder) for folder in folders])
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    quiet = {"TRANSFORMERS_VERBOSITY"}  # a command line that ran in this process before may have set it
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stderr
     return done

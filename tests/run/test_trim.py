@@ -76,7 +76,10 @@ def test_sentence_transformers_stay_such(tmp_path: Path) -> None:
     assert abs(before.encode(sentences) - after.encode(sentences)).max() < 1e-6
 
 
-def test_the_verb(folder: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb(
+    folder: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")  # main sets it: no other test shall inherit it
     given = ["trim", folder, "--corpus", str(corpus), "--output", str(tmp_path / "small")]
     assert main([*given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == len(AutoTokenizer.from_pretrained(tmp_path / "small"))
