@@ -16,6 +16,8 @@ from prune_core.testing.tiny import FAMILIES, tiny_inputs, tiny_model
 from prune_core.verify import TOLERANCE
 
 ATOL = 1e-5
+LARGE = ("t5", "gemma2", "gemma3_text")
+"""Model types whose hidden states reach 7 to 40 here: float32 rounds them by more than others."""
 
 
 def empty(model, *kinds):
@@ -32,9 +34,10 @@ KEPT = {
 
 
 def difference(one, other):
-    """Largest difference of logits and hidden states, relative to the largest value of each tensor where above 1."""
+    """Largest difference of logits and hidden states; of models with LARGE ones, relative to those."""
     pairs = zip(everything(one), everything(other), strict=True)
-    return max(float((a - b).abs().max() / a.abs().max().clamp_min(1)) for a, b in pairs)
+    large = one.config.model_type in LARGE
+    return max(float((a - b).abs().max() / (a.abs().max().clamp_min(1) if large else 1)) for a, b in pairs)
 
 
 def hidden(model, unit):
@@ -72,8 +75,7 @@ def test_every_layer_has_the_size_that_its_masks_leave(model):
     kept = uneven(model)
     smaller = compact(model, keeping(model, kept)).model
     for unit in structure_of(smaller).units:
-        size = unit.key_value_heads if isinstance(unit, Attention) else unit.size
-        assert size == len(kept[unit.key]), unit.key
+        assert unit.count == len(kept[unit.key]), unit.key
     for unit in structure_of(smaller).attention:
         if unit.heads:
             width, shared = unit.heads * unit.head_size, unit.key_value_heads * unit.head_size

@@ -96,9 +96,7 @@ def same():
 
     def get(one, other):
         for parameter in (*one.parameters(), *other.parameters()):
-            parameter.data = (
-                parameter.data.clone()
-            )  # kernels round by how memory is aligned, and a mapped file's is not
+            parameter.data = parameter.data.clone()  # kernels round by how memory is aligned: a mapped file's is not
         a, b = everything(one), everything(other)
         return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
