@@ -152,14 +152,14 @@ class TestVerification:
 
     def test_a_reloaded_model_must_not_differ_at_all(self, recipe, monkeypatch, tmp_path):
         """A thousandth of the tolerance between compact and reloaded is too much."""
-        original, seen = verification._outputs, []
+        original, seen = verification.outputs, []
 
         def outputs(model, batches):
             seen.append(model)
             found = original(model, batches)
             return [one + 1e-7 * one.abs().max() for one in found] if len(seen) == 3 else found
 
-        monkeypatch.setattr(verification, "_outputs", outputs)
+        monkeypatch.setattr(verification, "outputs", outputs)
         with pytest.raises(VerificationError, match=r"compact - reloaded \d\.\d\de-\d\d \(at most 0\)"):
             run(recipe(tmp_path / "run"))
         assert not (tmp_path / "run" / "model").exists()
@@ -190,8 +190,8 @@ class TestVerification:
         assert same_result(tmp_path / "run", finished("bert", strategy)[0])
 
     def test_a_nan_is_a_difference(self):
-        assert verification._difference([torch.tensor([1.0])], [torch.tensor([torch.nan])]) == torch.inf
-        assert verification._difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.5, 2.0])]) == 0.5
+        assert verification.largest_difference([torch.tensor([1.0])], [torch.tensor([torch.nan])]) == torch.inf
+        assert verification.largest_difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.5, 2.0])]) == 0.5
 
 
 class TestWorkspace:

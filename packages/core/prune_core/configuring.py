@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +13,8 @@ from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
 from prune_core.strategy import StrategyConfig
 from prune_core.task import TaskConfig
+
+Config = TypeVar("Config", StrategyConfig, TaskConfig)
 
 DEMO_MEASURE = {"batch_size": 64}
 _DATA = ("dataset", "dataset_config", "train_split", "validation_split", "further_validation", "columns")
@@ -89,11 +91,7 @@ def strategy_config(recipe: Recipe, plugins: Plugins, source: str = "recipe") ->
 
 def strategy_config_class(name: str, plugins: Plugins) -> type[StrategyConfig]:
     """The class of a strategy's configuration; PluginError when it is not installed or broken."""
-    target = plugins.strategy(name).config
-    found = import_target(target)
-    if isinstance(found, type) and issubclass(found, StrategyConfig):
-        return found
-    raise PluginError(f"{target}, the configuration of the strategy {name!r}, is no StrategyConfig")
+    return _class_at(plugins.strategy(name).config, StrategyConfig, f"strategy {name!r}")
 
 
 def task_config(section: TaskSection, plugins: Plugins, source: str = "recipe") -> TaskConfig:
@@ -113,11 +111,14 @@ def task_config(section: TaskSection, plugins: Plugins, source: str = "recipe") 
 
 def task_config_class(name: str, plugins: Plugins) -> type[TaskConfig]:
     """The class of a task's configuration; PluginError when it is not installed or broken."""
-    target = plugins.task(name).config
+    return _class_at(plugins.task(name).config, TaskConfig, f"task {name!r}")
+
+
+def _class_at(target: str, base: type[Config], owner: str) -> type[Config]:
     found = import_target(target)
-    if isinstance(found, type) and issubclass(found, TaskConfig):
+    if isinstance(found, type) and issubclass(found, base):
         return found
-    raise PluginError(f"{target}, the configuration of the task {name!r}, is no TaskConfig")
+    raise PluginError(f"{target}, the configuration of the {owner}, is no {base.__name__}")
 
 
 def _check_files(section: TaskSection) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from prune_core.errors import DataError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,6 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(f"{path} could not be written: {error}") from error
     finally:
         remove(draft)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """DataError where something stands already at the place of a folder that is to be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists already; choose another --output")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -105,39 +104,40 @@ def _structure(model: Any, plugins: Plugins, owner: str | None = None) -> ModelS
 
 def record_no_norm(model: PreTrainedModel, structure: ModelStructure) -> None:
     """Write into the model's config that the LayerNorms of its layers are affine layers (`no_norm`)."""
-    known = getattr(model.config, "quantization_config", None)
-    whole = {unit.key: _compose(None, _untouched(unit), unit) for unit in structure.units}
-    units = whole | (known.units if isinstance(known, PruneConfig) else {})
-    model.config.quantization_config = PruneConfig(units, plugin=structure.owner, no_norm=True)
+    whole = tuple(UnitReport(unit.key, tuple(range(unit.count)), unit.count) for unit in structure.units)
+    before = _recorded(model)
+    record(model, whole, structure, sparse=before is not None and before.sparse, no_norm=True)
 
 
-def _untouched(unit: Unit) -> UnitReport:
-    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
-    return UnitReport(unit.key, tuple(range(total)), total)
+def _recorded(model: PreTrainedModel) -> PruneConfig | None:
+    """What the config of a compact model says; None where it is a dense one."""
+    found = getattr(model.config, "quantization_config", None)
+    return found if isinstance(found, PruneConfig) else None
 
 
-def record(model: PreTrainedModel, reports: tuple[UnitReport, ...], structure: ModelStructure, *, sparse: bool) -> None:
+def record(
+    model: PreTrainedModel,
+    reports: tuple[UnitReport, ...],
+    structure: ModelStructure,
+    *,
+    sparse: bool,
+    no_norm: bool = False,
+) -> None:
     """Write into the model's config what was kept, so that it saves and reloads at these sizes.
 
-    A model that was compact already keeps the indices of its own first dense self.
+    A model that was compact already keeps the indices of its own first dense self, and stays without norms.
     """
     from prune_core.storage import repack_only
 
-    repack_only(model, _left(model, structure) if sparse else ())
-    before = getattr(model.config, "quantization_config", None)
-    known = dict(before.units) if isinstance(before, PruneConfig) else {}
+    repack_only(model, structure.left_in(model) if sparse else ())
+    before = _recorded(model)
+    known = dict(before.units) if before else {}
     for report in reports:
         unit = structure.unit(report.key)
         known[report.key] = _compose(known.get(report.key), report, unit)
-    no_norm = isinstance(before, PruneConfig) and before.no_norm
+    no_norm = no_norm or (before is not None and before.no_norm)
     if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or no_norm:
         model.config.quantization_config = PruneConfig(known, sparse, plugin=structure.owner, no_norm=no_norm)
-
-
-def _left(model: PreTrainedModel, structure: ModelStructure) -> list[str]:
-    """Linears of a structure that are still there after compaction."""
-    modules = dict(model.named_modules())
-    return [name for name in structure.linears() if isinstance(modules.get(name), nn.Linear)]
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
@@ -164,7 +164,7 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
 
 
 def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
-    total = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    total = unit.count
     try:
         count = entry["kept"]
         kept = list(range(count)) if isinstance(count, int) else [int(index) for index in count]

@@ -20,8 +20,8 @@ class NoNorm(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.reshape(1, -1))
-        self.bias = nn.Parameter(bias.reshape(1, -1))
+        self.weight = nn.Parameter(weight.detach().reshape(1, -1))
+        self.bias = nn.Parameter(bias.detach().reshape(1, -1))
 
     def forward(self, input: Tensor) -> Tensor:
         return input * self.weight + self.bias
@@ -36,13 +36,8 @@ def layer_norms(model: nn.Module, structure: ModelStructure) -> Iterator[tuple[s
             yield name, module
 
 
-def put_no_norm(model: nn.Module, name: str, weight: Tensor, bias: Tensor) -> None:
-    """Replace the norm at `name` by weight * x + bias."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, NoNorm(weight.detach(), bias.detach()))
-
-
 def without_norms(model: nn.Module, structure: ModelStructure) -> None:
     """Replace every LayerNorm of the layers; the weights are to come from a folder."""
     for name, norm in list(layer_norms(model, structure)):
-        put_no_norm(model, name, norm.weight, torch.zeros_like(norm.weight) if norm.bias is None else norm.bias)
+        bias = torch.zeros_like(norm.weight) if norm.bias is None else norm.bias
+        model.set_submodule(name, NoNorm(norm.weight, bias))

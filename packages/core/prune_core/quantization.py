@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
-from prune_core.structure import ModelStructure, linear
-
-BITS = 8
+from prune_core.structure import linear
 
 
 class RoundedLinear(nn.Linear):
@@ -60,12 +58,6 @@ def int8(model: PreTrainedModel, layers: Sequence[str]) -> PreTrainedModel:
     config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     quantize_(smaller, config, filter_fn=lambda module, name: name in layers)
     return smaller
-
-
-def remaining_linears(model: nn.Module, structure: ModelStructure) -> list[str]:
-    """The prunable linears that compaction left."""
-    modules = dict(model.named_modules())
-    return [name for name in structure.linears() if isinstance(modules.get(name), nn.Linear)]
 
 
 def need_torchao() -> None:

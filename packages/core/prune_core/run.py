@@ -21,9 +21,9 @@ from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
 from prune_core.distributed import agreed, check_shared, joined, main_first, on_main
-from prune_core.errors import DataError, ModelError
+from prune_core.errors import ModelError
 from prune_core.examples import Numbered
-from prune_core.files import replacing, write_text
+from prune_core.files import refuse_occupied, replacing, write_text
 from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
@@ -42,7 +42,7 @@ from prune_core.preparation import (
 )
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.progress import progress_bar
-from prune_core.quantization import int8, remaining_linears, rounding
+from prune_core.quantization import int8, rounding
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
 from prune_core.rescue import load_pruned, masks_of_zeros
@@ -115,8 +115,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str
 
     Without `masks` it is a model that was pruned elsewhere: its zeros are its masks.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists already; choose another --output")
+    refuse_occupied(output)
     dense = load_saved(str(model)) if masks else load_pruned(str(model))
     decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense))
     decided.bake(dense)
@@ -247,7 +246,7 @@ def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) ->
 
 
 def _linears(ready: Preparation, compaction: Compaction) -> list[str]:
-    return remaining_linears(compaction.model, structure_of(compaction.model, ready.job.plugins))
+    return structure_of(compaction.model, ready.job.plugins).left_in(compaction.model)
 
 
 def _saved(

@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from prune_core.errors import StructureError
 from prune_core.loading import record_no_norm
 from prune_core.masks import MaskSet
-from prune_core.no_norm import layer_norms, put_no_norm
+from prune_core.no_norm import NoNorm, layer_norms
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure
 
@@ -67,7 +67,7 @@ class Relu(Simplification):
         self.model = model
         kind = type(ACT2FN[getattr(model.config, _field(model))])
         for name in [name for name, module in model.named_modules() if type(module) is kind]:
-            _put(model, name, Blended(model.get_submodule(name)))
+            model.set_submodule(name, Blended(model.get_submodule(name)))
 
     def blend(self, amount: float) -> None:
         for module in self.model.modules():
@@ -76,7 +76,7 @@ class Relu(Simplification):
 
     def finish(self) -> None:
         for name in [name for name, module in self.model.named_modules() if isinstance(module, Blended)]:
-            _put(self.model, name, ACT2FN[RELU])
+            self.model.set_submodule(name, ACT2FN[RELU])
         setattr(self.model.config, _field(self.model), RELU)
 
 
@@ -135,7 +135,7 @@ class NoNorms(Simplification):
     def finish(self) -> None:
         for name, norm in self.norms.items():
             assert isinstance(norm, BlendedNorm)
-            put_no_norm(self.model, name, *norm.folded())
+            self.model.set_submodule(name, NoNorm(*norm.folded()))
         record_no_norm(self.model, self.structure)
 
 
@@ -184,8 +184,3 @@ def _field(model: Any) -> str:
             f"{', '.join(_FIELDS)}; leave it out"
         )
     return found[0]
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

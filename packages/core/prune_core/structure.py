@@ -46,6 +46,11 @@ class Attention:
     adapter: str | None = None
 
     @property
+    def count(self) -> int:
+        """What it can lose one by one: key/value heads, each with its queries."""
+        return self.key_value_heads
+
+    @property
     def queries_per_key(self) -> int:
         """Query heads a key/value head (1 without grouped-query attention)."""
         return self.heads // self.key_value_heads if self.key_value_heads else 1
@@ -78,6 +83,11 @@ class FeedForward:
     down: str
     activation: str
     size: int
+
+    @property
+    def count(self) -> int:
+        """What it can lose one by one: neurons."""
+        return self.size
 
     def linears(self) -> dict[str, Role]:
         """Module path -> role; empty for a stub."""
@@ -132,6 +142,11 @@ class ModelStructure:
     def linears(self) -> dict[str, Role]:
         """Module path -> role of every prunable linear."""
         return {name: role for unit in self.units for name, role in unit.linears().items()}
+
+    def left_in(self, smaller: nn.Module) -> list[str]:
+        """Those of its linears that compaction left in a model."""
+        modules = dict(smaller.named_modules())
+        return [name for name in self.linears() if isinstance(modules.get(name), nn.Linear)]
 
     def without(self, patterns: Iterable[str]) -> "ModelStructure":
         """The structure less the units whose key matches a glob such as "layer.0.*"; StructureError where none does."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.errors import DataError, VerificationError
-from prune_core.files import replacing
+from prune_core.files import refuse_occupied, replacing
 from prune_core.measure import folder_size
 from prune_core.pretrained import load_saved
 from prune_core.sentence_folder import companions
-from prune_core.tasks.data import STRINGS, file_table
+from prune_core.tasks.data import file_table
+from prune_core.tasks.texts import text_columns
 from prune_core.tasks.tokens import load_tokenizer
+from prune_core.verify import largest_difference, outputs
 from prune_core.vocabulary import Trimmed, trim_vocabulary
 
 _SAMPLES = 32
@@ -31,13 +33,12 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
     `corpus` is a txt file, a text a line, or a table whose columns of strings are the texts. DataError where it holds
     none or `output` exists, VerificationError, and nothing is written, where an output on its texts changed.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists already; choose another --output")
-    texts, loaded, tokenizer = corpus_texts(corpus), load_saved(model).eval(), load_tokenizer(model)
-    before = _outputs(loaded, copy.deepcopy(tokenizer), texts)
+    refuse_occupied(output)
+    texts, loaded, tokenizer = corpus_texts(corpus), load_saved(model), load_tokenizer(model)
+    before = outputs(loaded, _inputs(loaded, copy.deepcopy(tokenizer), texts))
     beside = companions(model, loaded)
     trimmed = trim_vocabulary(loaded, tokenizer, texts)
-    difference = _difference(before, _outputs(loaded, trimmed.tokenizer, texts), trimmed)
+    difference = _proven(before, outputs(loaded, _inputs(loaded, trimmed.tokenizer, texts)), trimmed)
     with replacing(output) as draft:
         loaded.save_pretrained(draft)
         trimmed.tokenizer.save_pretrained(draft)
@@ -64,34 +65,26 @@ def corpus_texts(path: Path) -> list[str]:
             raise DataError(f"{path} is not UTF-8: {error}") from error
     else:
         table = file_table(path)
-        columns = [name for name, kind in table.features.items() if getattr(kind, "dtype", None) in STRINGS]
-        found = [text for name in columns for text in table.rows[name]]
+        found = [text for name in text_columns(table) for text in table.rows[name]]
     texts = [text for text in found if text and text.strip()]
     if not texts:
         raise DataError(f"{path} holds no text")
     return texts
 
 
-def _outputs(model: PreTrainedModel, tokenizer: Any, texts: list[str]) -> list[Tensor]:
-    """The first output for each of some texts; a decoder beside an encoder is given the same text."""
-    found = []
+def _inputs(model: PreTrainedModel, tokenizer: Any, texts: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Some of the texts as inputs, one a batch; a decoder beside an encoder is given the same text."""
     for text in islice(texts, _SAMPLES):
-        inputs = tokenizer(text, truncation=True, max_length=_LENGTH, return_tensors="pt", return_token_type_ids=False)
-        if model.config.is_encoder_decoder:
-            inputs["decoder_input_ids"] = inputs["input_ids"]
-        with torch.no_grad():
-            found.append(model(**inputs)[0])
-    return found
+        tokens = tokenizer(text, truncation=True, max_length=_LENGTH, return_tensors="pt", return_token_type_ids=False)
+        decoder = {"decoder_input_ids": tokens["input_ids"]} if model.config.is_encoder_decoder else {}
+        yield {**tokens, **decoder}
 
 
-def _difference(before: list[Tensor], after: list[Tensor], trimmed: Trimmed) -> float:
+def _proven(before: list[Tensor], after: list[Tensor], trimmed: Trimmed) -> float:
     """Largest difference, relative to the largest value or to 1, of what both put out; logits of kept tokens only."""
-    whole = [
-        one[..., list(trimmed.ids)] if one.shape[-1] != other.shape[-1] else one
-        for one, other in zip(before, after, strict=True)
-    ]
-    largest = max(1.0, *(float(one.abs().max()) for one in whole))
-    difference = max(float((one - other).abs().max()) for one, other in zip(whole, after, strict=True)) / largest
+    pairs = zip(before, after, strict=True)
+    whole = [one if one.shape == other.shape else one[..., list(trimmed.ids)] for one, other in pairs]
+    difference = largest_difference(whole, after) / max(1.0, *(float(one.abs().max()) for one in whole))
     if not difference <= _TOLERANCE:
         raise VerificationError(
             f"with the trimmed vocabulary outputs on the corpus differ by {difference:.2e} (at most {_TOLERANCE}); "

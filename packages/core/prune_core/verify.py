@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +72,12 @@ def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[di
     with tempfile.TemporaryDirectory() as folder:
         save_compact(compaction, Path(folder) / "model")
         reloaded = _reloaded(compaction, Path(folder) / "model")
-    expected = _outputs(masked, batches)
-    found = _outputs(compaction.model, batches)
-    again = _outputs(reloaded, batches)
+    expected = outputs(masked, batches)
+    found = outputs(compaction.model, batches)
+    again = outputs(reloaded, batches)
     return Verification(
-        masked_vs_compact=_difference(expected, found),
-        compact_vs_reloaded=_difference(found, again),
+        masked_vs_compact=largest_difference(expected, found),
+        compact_vs_reloaded=largest_difference(found, again),
         tolerance=TOLERANCE.get(masked.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
     )
@@ -97,8 +97,8 @@ def save_verified(
     batches = list(batches)
     with replacing(folder) as draft:
         save_compact(compaction, draft, processor, source)
-        found = _outputs(compaction.model, batches)
-        difference = _difference(found, _outputs(_reloaded(compaction, draft), batches))
+        found = outputs(compaction.model, batches)
+        difference = largest_difference(found, outputs(_reloaded(compaction, draft), batches))
         if difference:
             raise VerificationError(
                 f"{folder} would not be the model in memory: reloaded, its outputs differ by {difference:.2e} "
@@ -130,7 +130,7 @@ def verify_run(run: Path) -> Verification:
     verification = replace(verification, changed=changed_files(manifest, workspace.model))
     if manifest["filled"]:
         return verification
-    difference = _difference(_outputs(compaction.model, batches), _outputs(saved, batches))
+    difference = largest_difference(outputs(compaction.model, batches), outputs(saved, batches))
     return replace(verification, compact_vs_reloaded=max(difference, verification.compact_vs_reloaded))
 
 
@@ -162,7 +162,8 @@ def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]
         yield task.model_inputs(task.collate(rows[start : start + 16]))
 
 
-def _outputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[Tensor]:
+def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
+    """Every tensor that a model puts out for these inputs, batch by batch, in evaluation mode."""
     for parameter in model.parameters():  # of a mapped file lie anywhere: kernels round by how memory is aligned
         parameter.data = parameter.data.clone()
     was_training = model.training
@@ -184,7 +185,8 @@ def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
     return type(model).from_pretrained(folder, dtype=model.dtype)
 
 
-def _difference(one: list[Tensor], other: list[Tensor]) -> float:
+def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
+    """Largest absolute difference of outputs; infinite where one is nan."""
     return max(float((a - b).abs().nan_to_num(nan=torch.inf).max()) for a, b in zip(one, other, strict=True))
 
 

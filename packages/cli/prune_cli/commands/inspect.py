@@ -62,7 +62,7 @@ def _row(model: "PreTrainedModel", unit: "Unit", before: int | None, total: int)
     """
     from prune_core.structure import Attention, linear
 
-    left = unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    left = unit.count
     weights = sum(linear(model, name).weight.numel() for name in unit.linears())
     return {
         "unit": unit.key,

@@ -14,7 +14,7 @@ from prune_core.compactor import Compaction, Compactor, UnitReport
 from prune_core.granularity import Axis, Element
 from prune_core.loading import record
 from prune_core.masks import Mask, MaskSet
-from prune_core.structure import Attention, ModelStructure, Unit, linear
+from prune_core.structure import ModelStructure, Unit, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +43,7 @@ class DenseCompactor(Compactor):
             if not unit.linears():
                 continue
             kept = kept_indices(smaller, unit, masks)
-            reports.append(UnitReport(unit.key, tuple(kept), _count(unit)))
+            reports.append(UnitReport(unit.key, tuple(kept), unit.count))
             inner = _remaining(unit, masks, kept)
             remaining |= inner
             resize(smaller, unit, kept)
@@ -56,10 +56,6 @@ class DenseCompactor(Compactor):
 def _copied(model: PreTrainedModel, structure: ModelStructure) -> PreTrainedModel:
     """A copy but for the prunable weights: those stay the model's own until each is cut, so none is copied whole."""
     return copy.deepcopy(model, {id(weight): weight for _, weight in structure.weights(model)})
-
-
-def _count(unit: Unit) -> int:
-    return unit.key_value_heads if isinstance(unit, Attention) else unit.size
 
 
 def _remaining(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:

@@ -56,11 +56,11 @@ def _remove_attention(model: nn.Module, unit: Attention) -> None:
     place = None if unit.cross else getattr(core, "layer_idx", None)
     inner = unit.output.removeprefix(f"{unit.core}.")
     if inner == unit.output:
-        _replace(model, unit.output, projection)
+        model.set_submodule(unit.output, projection)
         stub = NoAttention(layer_idx=place)
     else:
         stub = NoAttention(inner, projection, place)
-    _replace(model, unit.core, _adapter(unit).empty(core, stub))
+    model.set_submodule(unit.core, _adapter(unit).empty(core, stub))
 
 
 def _adapter(unit: Attention) -> type[Adapter]:
@@ -73,17 +73,12 @@ def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int
         for module in unit.linears():
             narrow(linear(model, module), *lines(unit, module, kept))
         return
-    _replace(model, unit.down, _bias_only(model, unit.down))
+    model.set_submodule(unit.down, _bias_only(model, unit.down))
     for name in (unit.up, unit.gate):
         if name:
-            _replace(model, name, Unused())
+            model.set_submodule(name, Unused())
 
 
 def _bias_only(model: nn.Module, name: str) -> BiasOnly:
     layer = linear(model, name)
     return BiasOnly(cast(nn.Parameter | None, layer.bias), layer.out_features)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

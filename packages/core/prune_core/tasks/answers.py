@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets import Value
-
 from prune_core.errors import DataError
-from prune_core.tasks.data import STRINGS, Table
+from prune_core.tasks.data import Table
+from prune_core.tasks.texts import require_text
 
 ROLES = ("id", "context", "question", "answers", "answer_start")
 _TEXT, _START = "text", "answer_start"
@@ -38,7 +37,7 @@ class Columns:
         """By role, each called as its role unless `named`; DataError for one that is not there or holds no text."""
         required = {role: table.require(role, named.get(role, role)) for role in ("context", "question", "answers")}
         for role in ("context", "question"):
-            _require_text(table, role, required[role])
+            require_text(table, role, required[role])
         optional = {role: named.get(role, role) for role in ("id", _START)}
         for role in optional.keys() & named.keys():
             table.require(role, optional[role])
@@ -125,10 +124,3 @@ def _whole(start: Any) -> int | None:
     if isinstance(start, bool | str) or int(start) != start:
         raise ValueError(f"answer_start is a number of characters, found {start!r}")
     return int(start)
-
-
-def _require_text(table: Table, role: str, column: str) -> None:
-    feature = table.features[column]
-    if not isinstance(feature, Value) or feature.dtype not in STRINGS:
-        raise DataError(f"{table.source}: column {column!r} holds {feature}; {role} must be strings")
-    table.refuse_nulls(role, column)

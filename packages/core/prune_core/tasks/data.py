@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,14 +152,19 @@ def check_roles(columns: dict[str, str], roles: tuple[str, ...]) -> None:
 
 def label_column(table: Table, columns: dict[str, str]) -> str:
     """The column of the label: the one named, else "label" or "labels"; DataError listing the columns."""
-    if "label" in columns:
-        return table.require("label", columns["label"])
-    for name in _LABEL_COLUMNS:
+    return role_column(table, "label", columns, _LABEL_COLUMNS)
+
+
+def role_column(table: Table, role: str, columns: dict[str, str], usual: Sequence[str]) -> str:
+    """The column of a role: the one named, else the first of its usual names; DataError listing the columns."""
+    if role in columns:
+        return table.require(role, columns[role])
+    for name in usual:
         if name in table.columns:
             return name
     raise DataError(
-        f"{table.source}: no column {' or '.join(map(repr, _LABEL_COLUMNS))}; found {', '.join(table.columns)}; "
-        "name it with --column label=NAME"
+        f"{table.source}: no column {' or '.join(map(repr, usual))}; found {', '.join(table.columns)}; "
+        f"name it with --column {role}=NAME"
     )
 
 

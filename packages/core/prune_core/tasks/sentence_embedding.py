@@ -22,7 +22,7 @@ from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.pooling import MEAN, Embedder, prompt_of, read_embedder
 from prune_core.tasks.tabular import TabularTask
 from prune_core.tasks.targets import Number
-from prune_core.tasks.texts import is_text, require_text
+from prune_core.tasks.texts import require_text, text_columns
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class SentenceEmbedding(TabularTask):
     def _training_texts(self, table: Table) -> list[str]:
         columns = self.section.columns
         named = [columns[role] for role in ("text", "text_pair") if role in columns]
-        found = [name for name in named if name in table.columns] or named or _texts(table)
+        found = [name for name in named if name in table.columns] or named or text_columns(table)
         if not found:
             raise DataError(f"{table.source}: no text column; found {', '.join(table.columns)}")
         for column in found:
@@ -191,21 +191,16 @@ def _lower_case(tokenizer: Any) -> None:
     backend.normalizer = Normalizers([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
 
 
-def _texts(table: Table) -> list[str]:
-    """Columns that hold text."""
-    return [name for name in table.columns if is_text(table, name)]
-
-
 def _pair(table: Table, columns: dict[str, str]) -> tuple[tuple[str, str], str]:
     """The two columns of texts and the column of scores; DataError where they are not named and not clear."""
     named = [columns[role] for role in ("text", "text_pair") if role in columns]
-    texts = named if len(named) == 2 else [name for name in _texts(table) if name != columns.get("score")]
+    texts = named if len(named) == 2 else [name for name in text_columns(table) if name != columns.get("score")]
     scores = [columns["score"]] if "score" in columns else [name for name in _SCORES if name in table.columns]
     if len(texts) != 2 or not scores:
         raise DataError(
             f"{table.source}: embeddings are judged on two columns of texts and one of scores; found "
             f"{', '.join(table.columns)}; name them with --column text=NAME, text_pair=NAME and score=NAME, or give "
-            " such a file with --validation-file"
+            "such a file with --validation-file"
         )
     return (texts[0], texts[1]), scores[0]
 

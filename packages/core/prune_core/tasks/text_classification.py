@@ -11,7 +11,7 @@ from prune_core.errors import DataError
 from prune_core.tasks.classification import ClassificationTask
 from prune_core.tasks.config import TextClassificationConfig
 from prune_core.tasks.data import Table, Tables
-from prune_core.tasks.texts import is_text, require_text
+from prune_core.tasks.texts import require_text, text_columns
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _text_columns(table: Table, label: str, columns: dict[str, str]) -> list[str
         return [columns[role] for role in ("text", "text_pair") if role in columns]
     if "text_pair" in columns:
         raise DataError("task.columns: text_pair is named and text is not; add --column text=NAME")
-    found = [name for name in table.columns if name != label and is_text(table, name)]
+    found = [name for name in text_columns(table) if name != label]
     if not found:
         raise DataError(f"{table.source}: no text column; found {', '.join(table.columns)}; label {label!r}")
     if len(found) > 2:

@@ -17,6 +17,11 @@ def is_text(table: Table, column: str) -> bool:
     return isinstance(feature, Value) and feature.dtype in STRINGS
 
 
+def text_columns(table: Table) -> list[str]:
+    """Names of the columns that hold strings."""
+    return [name for name in table.columns if is_text(table, name)]
+
+
 def require_text(table: Table, role: str, column: str) -> str:
     """`column` where it is there and every row of it is a string; DataError where not."""
     table.require(role, column)
@@ -39,7 +44,7 @@ def text_column(table: Table, role: str, columns: dict[str, str], names: Sequenc
 
 def only_text(table: Table, role: str, columns: dict[str, str]) -> str:
     """The column of the only text there is: the one that is named, or "text", or the only one of strings."""
-    texts = [name for name in table.columns if is_text(table, name)]
+    texts = text_columns(table)
     return text_column(table, role, columns, ["text"] if "text" in texts else texts)
 
 

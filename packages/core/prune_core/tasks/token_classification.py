@@ -15,7 +15,7 @@ from transformers import DataCollatorForTokenClassification
 from prune_core.errors import DataError
 from prune_core.task import IGNORED, choose_metric
 from prune_core.tasks.config import TokenClassificationConfig
-from prune_core.tasks.data import STRINGS, Table, Tables
+from prune_core.tasks.data import STRINGS, Table, Tables, role_column
 from prune_core.tasks.labels import decode_class_labels, find_labels, label_names
 from prune_core.tasks.spans import mark_spans, span_figures
 from prune_core.tasks.tabular import TabularTask
@@ -43,7 +43,8 @@ class TokenClassification(TabularTask):
     head: ClassVar[str] = "ForTokenClassification"
 
     def prepare(self, tables: Tables) -> Tables:
-        self.words, self.tags = (_column(tables.present()[0], role, self.section.columns) for role in self.roles)
+        table, columns = tables.present()[0], self.section.columns
+        self.words, self.tags = (role_column(table, role, columns, _COLUMNS[role]) for role in self.roles)
         for table in tables.present():
             _require_lists(table, self.words, self.tags)
         tables = decode_class_labels(tables, self.tags).map(self._with_words)
@@ -130,18 +131,6 @@ def _tagged(features: Dataset) -> int:
     """Number of tokens that carry a tag."""
     labels = pc.list_flatten(features.with_format("arrow")[:]["labels"])
     return int(pc.sum(pc.not_equal(labels, IGNORED)).as_py())
-
-
-def _column(table: Table, role: str, columns: dict[str, str]) -> str:
-    if role in columns:
-        return table.require(role, columns[role])
-    for name in _COLUMNS[role]:
-        if name in table.columns:
-            return name
-    raise DataError(
-        f"{table.source}: no column {' or '.join(map(repr, _COLUMNS[role]))}; found {', '.join(table.columns)}; "
-        f"name it with --column {role}=NAME"
-    )
 
 
 def _require_lists(table: Table, words: str, tags: str) -> None:

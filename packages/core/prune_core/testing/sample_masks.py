@@ -59,7 +59,7 @@ def unit_masks(model: PreTrainedModel, kept: Callable[[Unit], Iterable[int] | No
         indices = kept(unit)
         if indices is None:
             continue
-        values = torch.zeros(_count(unit), dtype=torch.bool)
+        values = torch.zeros(unit.count, dtype=torch.bool)
         values[list(indices)] = True
         for name in unit.linears():
             masks |= _pair(model, name, _whole(unit, name), values)
@@ -87,17 +87,13 @@ def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
 
 
 def _some(unit: Unit, generator: torch.Generator) -> list[int]:
-    total = _count(unit)
+    total = unit.count
     kept: list[int] = torch.randperm(total, generator=generator)[: max(total // 3, 1)].tolist()
     return kept
 
 
 def _in_turn(units: Sequence[Unit], parts: Sequence[slice]) -> dict[str, list[int]]:
-    return {unit.key: list(range(_count(unit)))[parts[index % len(parts)]] for index, unit in enumerate(units)}
-
-
-def _count(unit: Unit) -> int:
-    return unit.key_value_heads if isinstance(unit, Attention) else unit.size
+    return {unit.key: list(range(unit.count))[parts[index % len(parts)]] for index, unit in enumerate(units)}
 
 
 def _random(granularity: Granularity, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
