@@ -8,7 +8,7 @@ from torch import nn
 
 from prune_core.compaction import compact
 from prune_core.loading import structure_of
-from prune_core.quantization import int8, remaining_linears, rounded, rounding
+from prune_core.quantization import int8, rounded, rounding
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
@@ -20,7 +20,7 @@ def compacted(family):
     model = tiny_model(family)
     kept = uneven(model)
     smaller = compact(model, unit_masks(model, lambda unit: kept[unit.key])).model.eval()
-    return smaller, remaining_linears(smaller, structure_of(smaller))
+    return smaller, structure_of(smaller).left_in(smaller)
 
 
 def test_rounding_is_that_of_a_plain_loop():
