@@ -64,6 +64,37 @@ def test_paths_are_relative_to_their_file(tmp_path, image_model):
     assert task.collate(list(task.validation()))["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
 
 
+def sorted_in(folder: Path, shades: dict[str, int]) -> Path:
+    for label, shade in shades.items():
+        (folder / label).mkdir(parents=True)
+        picture(shade).save(folder / label / f"{shade}.png")
+    return folder
+
+
+def test_a_folder_for_each_label(tmp_path, image_model):
+    """One of validation need not have all labels; the numbers are those of training."""
+    train = sorted_in(tmp_path / "set [1]" / "train", {"light": 255, "dark": 0})
+    validation = sorted_in(tmp_path / "validation", {"light": 200})
+    (train / "light" / "notes.txt").write_text("no picture")
+    section = {"name": "image-classification", "train_file": train, "validation_file": validation}
+    recipe = validated({"model": image_model(labels=3), "task": section})
+    task = ImageClassification(recipe.task, recipe.model)
+    batch = task.collate(sorted(task.train(), key=lambda row: row["labels"]))
+    assert task.load_model(task.source).config.id2label == {0: "dark", 1: "light"}
+    assert batch["labels"].tolist() == [0, 1]
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1]
+    assert task.collate(list(task.validation()))["labels"].tolist() == [1]
+
+
+def test_a_folder_without_images_for_labels(tmp_path, image_model):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: a folder of data holds a folder of images for each label, found none"):
+        ImageClassification(ImageClassificationConfig(train_file=tmp_path / "none"), image_model())
+    (tmp_path / "empty" / "dark").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"empty cannot be read: .*dark"):
+        ImageClassification(ImageClassificationConfig(train_file=tmp_path / "empty"), image_model())
+
+
 def test_a_picture_that_is_missing_is_named_with_its_row(tmp_path, image_model):
     file = listed(tmp_path, ["a.png", "b.png", "c.png"])
     with pytest.raises(DataError, match=r"list.csv: no image at .*c.png, named in row 3 \(column 'file'\)"):

@@ -126,7 +126,7 @@ def _check_files(section: TaskSection) -> None:
     if not section.dataset:  # else they are splits of it
         files |= {f"further_validation.{name}": Path(file) for name, file in section.further_validation.items()}
     for field, path in files.items():
-        if path is not None and not path.is_file():
+        if path is not None and not path.exists():
             raise DataError(f"task.{field}: there is no file {path}")
 
 

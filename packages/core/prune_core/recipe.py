@@ -23,8 +23,10 @@ class TaskSection(Fields):
     dataset_config: str | None = Field(None, description="Configuration of the hub data set, such as sst2.")
     train_split: str = Field("train", description="Split of the hub data set to train on.")
     validation_split: str = Field("validation", description="Split of the hub data set to evaluate on.")
-    train_file: FilePath | None = Field(None, description="csv, json, jsonl or parquet file to train on.")
-    validation_file: FilePath | None = Field(None, description="File of the same kind to evaluate on.")
+    train_file: FilePath | None = Field(
+        None, description="csv, json, jsonl or parquet file to train on, or a folder of images with one for each label."
+    )
+    validation_file: FilePath | None = Field(None, description="The same to evaluate on.")
     further_validation: dict[str, str] = Field(
         {}, description="Name -> split (or file) that is evaluated as well; its figures end in _NAME."
     )

@@ -24,7 +24,9 @@ Model = Annotated[
 TrainFile = Annotated[
     Path | None,
     typer.Option(
-        help="csv, json, jsonl or parquet file to train on. Example: --train-file train.csv", rich_help_panel=DATA
+        help="csv, json, jsonl or parquet file to train on, or a folder of images with one for each label. Example: "
+        "--train-file train.csv",
+        rich_help_panel=DATA,
     ),
 ]
 Strategy = Annotated[

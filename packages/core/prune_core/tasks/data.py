@@ -1,6 +1,7 @@
 """Tables of examples: read from files or the hub, their columns found by role, their faults named by file and row."""
 
 import csv
+import glob
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,9 +170,14 @@ def role_column(table: Table, role: str, columns: dict[str, str], usual: Sequenc
 
 
 def file_table(path: Path) -> Table:
-    """The rows of a csv, json, jsonl or parquet file; DataError where there is none, it is damaged or empty."""
+    """The rows of a csv, json, jsonl or parquet file, or the images in a folder with a folder for each label.
+
+    DataError where there is none, it is damaged or empty.
+    """
+    if path.is_dir():
+        return _image_folder(path)
     if not path.is_file():
-        raise DataError(f"no data file at {path}" + (": it is a folder" if path.is_dir() else ""))
+        raise DataError(f"no data file at {path}")
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{path}: unknown extension {path.suffix!r}; use one of {', '.join(_READERS)}")
     kind, options = _READERS[path.suffix.lower()]
@@ -179,6 +185,16 @@ def file_table(path: Path) -> Table:
         _refuse_double_columns(path)
     read = lambda: load_dataset(kind, data_files=str(path), split="train", **options)  # noqa: E731
     return _read(read, str(path), path.parent)
+
+
+def _image_folder(folder: Path) -> Table:
+    """Columns "image" and "label" of FOLDER/LABEL/*.png and the like; DataError where there are no such images."""
+    labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not labels:
+        raise DataError(f"{folder}: a folder of data holds a folder of images for each label, found none in it")
+    files = [glob.escape(str(folder / label)) + "/*" for label in labels]
+    read = lambda: load_dataset("imagefolder", data_files=files, split="train", drop_labels=False)  # noqa: E731
+    return _read(read, str(folder), folder)
 
 
 def _refuse_double_columns(path: Path) -> None:
