@@ -60,6 +60,33 @@ def test_two_processes_are_one_with_their_global_batch(
         assert theirs == pytest.approx(mine, abs=2e-4)
 
 
+def test_two_processes_share_lessons_densities_and_training_for_int8(still, forty, recipe, children, tmp_path):
+    """The main process asks the teacher once for all; each density and its int8 figures are those of one process."""
+    pytest.importorskip("torchao")
+    options = {
+        "strategy": "structured",
+        "options": {"density": None},
+        "densities": [0.8, 0.5],
+        "distillation": {"cache": True},
+        "quantize": {"bits": 8, "max_steps": 2},
+        "model": still,
+        "task": forty,
+    }
+    one = run(recipe(tmp_path / "one", training=WHOLE, **options))
+    assert children.finish_pair(recipe(tmp_path / "two", training=HALVES, **options)) == BOTH_WELL
+    assert len(one["members"]) == 2
+    for density in (0.8, 0.5):
+        mine, theirs = (
+            json.loads((tmp_path / name / f"density-{density}" / "manifest.json").read_text())
+            for name in ("one", "two")
+        )
+        assert theirs["density"] == mine["density"]
+        assert theirs["units"] == mine["units"]
+        assert theirs["metrics"].keys() == {"dense", "pruned", "int8"}
+        assert theirs["metrics"]["pruned"] == pytest.approx(mine["metrics"]["pruned"], abs=1e-9)
+    assert not (tmp_path / "two" / "teacher").exists(), "lessons are thrown away at the end"
+
+
 LONG = {"max_steps": 8, "batch_size": 4, "save_steps": 3}
 """42 rows are 6 steps of two processes: a kill falls into the first epoch or the second."""
 
