@@ -13,7 +13,7 @@ from prune_core.compaction import compact
 from prune_core.granularity import NM, Block, Column, Element, Head, Neuron, Row, RowsColumns
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
-from prune_core.structure import linear
+from prune_core.structure import linear, output_axis
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 ATOL = 1e-9
@@ -43,7 +43,7 @@ PLAN = st.lists(
     min_size=12,
     max_size=12,
 )
-FAMILY = st.sampled_from(("bert", "distilbert", "vit", "deit", "roberta", "electra", "bart", "opt"))
+FAMILY = st.sampled_from(("bert", "distilbert", "vit", "deit", "roberta", "electra", "bart", "opt", "gpt2"))
 QUIET = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -62,7 +62,7 @@ def masks_of(model, plan, seed, *, sparse):
         values = torch.rand(granularity.score_shape(shape), generator=generator) < density
         masks[f"{name}.weight"] = Mask(granularity, values, shape)
         if with_bias:
-            masks[f"{name}.bias"] = bias_mask(granularity, values, shape)
+            masks[f"{name}.bias"] = bias_mask(granularity, values, shape, output_axis(layer))
     return MaskSet(masks, sparse=sparse)
 
 

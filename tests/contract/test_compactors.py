@@ -8,3 +8,9 @@ from prune_core.testing.contract import CompactorContract
 class TestDense(CompactorContract):
     def compactor(self) -> Compactor:
         return DenseCompactor()
+
+
+class TestDenseFused(TestDense):
+    """Several matrices in one, and weights that are stored [in, out]."""
+
+    families = ("gpt2",)

@@ -38,9 +38,9 @@ def heads(tmp_path: Path) -> tuple[Path, dict[str, list[int]]]:
 
 def lines(unit, module, kept, mask):
     """The part of a mask that belongs to the heads `kept`, expanded."""
-    width, axis = unit.slice_of(module)
-    index = torch.tensor([head * width + i for head in kept for i in range(width)])
-    return mask.expand().index_select(0 if axis == "rows" else 1, index)
+    whole = unit.slice_of(module)
+    index = torch.tensor([head * whole.size + i for head in kept for i in range(whole.size)])
+    return mask.expand().index_select(0 if whole.axis == "rows" else 1, index)
 
 
 @every_variant

@@ -70,9 +70,9 @@ class Case:
         masks, total = self.masks(keep), 0
         for unit in self.masked_units(masks):
             for name in unit.linears():
-                width, axis = unit.slice_of(name)
-                alive = np.repeat(living(unit, masks), width)
-                total += int((masks[name] & (alive[:, None] if axis == "rows" else alive)).sum())
+                whole = unit.slice_of(name)
+                alive = np.repeat(living(unit, masks), whole.size)
+                total += int((masks[name] & (alive[:, None] if whole.axis == "rows" else alive)).sum())
         return total
 
 

@@ -9,6 +9,7 @@ from prune_core.granularity import Block, Head, Neuron
 from prune_core.kit.cut import Slice
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
+from prune_core.structure import WHOLE
 from prune_core.testing.tiny import tiny_model
 from tests.core.loops import Training, groups_of, small_units, stored_density
 
@@ -32,9 +33,9 @@ def test_any_cut_keeps_a_multiple_of_the_highest(values, multiple, cut):
         assert values[kept].min() >= values[~kept].max()
 
 
-def slice_of(target: Target, shape, width: int, axis) -> Slice:
+def slice_of(target: Target, shape, width: int, axis, part=WHOLE) -> Slice:
     blocks = torch.zeros(target.granularity.score_shape(shape))
-    return Slice(ScoreGroup(GroupPlan("g", "attention", (target,)), blocks, 1), target, shape, width, axis)
+    return Slice(ScoreGroup(GroupPlan("g", "attention", (target,)), blocks, 1), target, shape, Head(width, axis), part)
 
 
 def test_blocks_are_bounded_by_the_mean_of_their_head():

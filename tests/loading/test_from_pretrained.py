@@ -79,6 +79,19 @@ def test_other_heads(family, other, sparse, compact_folder, answers):
     assert torch.equal(answers(trunk)["last_hidden_state"], answers(mine)["last_hidden_state"])
 
 
+DECODER_HEADS = (AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoModelForQuestionAnswering)
+FUSED_HEADS = {"gpt2": DECODER_HEADS}
+
+
+@pytest.mark.parametrize(("family", "other"), [(name, head) for name, heads in FUSED_HEADS.items() for head in heads])
+def test_other_heads_of_fused_families(family, other, sparse, compact_folder, answers):
+    written = compact_folder(family, sparse=sparse)
+    model = other.from_pretrained(written.folder, num_labels=2)
+    trunk = getattr(model, model.base_model_prefix)
+    mine = getattr(written.model, written.model.base_model_prefix)
+    assert torch.equal(answers(trunk)["last_hidden_state"], answers(mine)["last_hidden_state"])
+
+
 def test_a_new_head_of_another_size(compact_folder, answers):
     written = compact_folder("bert")
     model = AutoModelForSequenceClassification.from_pretrained(

@@ -8,6 +8,7 @@ from prune_core.architectures.clip import CLIP, CLIP_TEXT, CLIP_VISION
 from prune_core.architectures.deberta_v2 import DEBERTA_V2
 from prune_core.architectures.dinov2 import DINOV2
 from prune_core.architectures.distilbert import DISTILBERT
+from prune_core.architectures.gpt2 import GPT2
 from prune_core.architectures.llama import LLAMA
 from prune_core.architectures.mpnet import MPNET
 from prune_core.architectures.opt import OPT
@@ -117,6 +118,6 @@ def prune_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def prune_architectures() -> list[Architecture]:
-    text = [ALBERT, BART, BERT, DEBERTA_V2, DISTILBERT, LLAMA, MPNET, OPT, PHI, T5, T5_GATED]
+    text = [ALBERT, BART, BERT, DEBERTA_V2, DISTILBERT, GPT2, LLAMA, MPNET, OPT, PHI, T5, T5_GATED]
     images = [CLIP, CLIP_TEXT, CLIP_VISION, DINOV2, SWIN, VIT]
     return [*text, *images, WAV2VEC2, WHISPER]

@@ -1,13 +1,13 @@
 """The shape of a score: which weights of a matrix live and die together, and how a score expands to a mask.
 
-Every granularity but two cuts a weight [out, in] into equal blocks of r rows and c columns, one score a block. A head
-is a block of whole rows (or columns), a neuron one row (or column). Rows x columns multiplies a row mask and a column
-mask (arXiv:2109.04838); n:m scores single weights under a constraint.
+Blocks are equal parts of r rows and c columns of a weight [out, in], one score each. A head is some whole rows (or
+columns), a neuron one row (or column); where several matrices are fused to one, some of each of its parts. Rows x
+columns multiplies a row mask and a column mask (arXiv:2109.04838); n:m scores single weights under a constraint.
 """
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -47,6 +47,13 @@ class Granularity(ABC):
     def columns(self, mask: Tensor, weight: Shape) -> Tensor:
         """`rows` for the input columns. Shape [in]."""
 
+    @abstractmethod
+    def turned(self) -> "Granularity":
+        """The same of a weight that is stored the other way round, [in, out], as a Conv1D's is.
+
+        Raises StructureError where there is none.
+        """
+
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         """The mask of every single weight, in the dtype of `mask`.
 
@@ -56,79 +63,104 @@ class Granularity(ABC):
 
 
 @dataclass(frozen=True)
-class _Blocks(Granularity):
-    """Equal blocks; a subclass says how large, and how the grid of blocks is stored."""
-
-    def block(self, weight: Shape) -> tuple[int, int]:
-        """Rows and columns of one block of a weight of this shape."""
-        raise NotImplementedError
-
-    def grid(self, weight: Shape) -> tuple[int, int]:
-        rows, columns = self.block(weight)
-        if weight[0] % rows or weight[1] % columns:
-            raise StructureError(
-                f"blocks of {rows}x{columns} do not divide a weight of {weight[0]}x{weight[1]}; "
-                f"choose sizes that divide {weight[0]} and {weight[1]}"
-            )
-        return weight[0] // rows, weight[1] // columns
-
-    def score_shape(self, weight: Shape) -> Shape:
-        return self.grid(weight)
-
-    def _split(self, values: Tensor) -> Tensor:
-        (rows, columns), (r, c) = self.grid(tuple(values.shape)), self.block(tuple(values.shape))
-        return values.view(rows, r, columns, c)
-
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
-        rows, columns = self.grid(tuple(weight.shape))
-        return (self._split(weight) * mask.reshape(rows, 1, columns, 1)).view(weight.shape)
-
-    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
-        (rows, columns), (r, c) = self.grid(weight), self.block(weight)
-        return mask.reshape(rows, 1, columns, 1).expand(rows, r, columns, c).reshape(weight)
-
-    def reduce(self, values: Tensor) -> Tensor:
-        return self._split(values).mean(dim=(1, 3)).view(self.score_shape(tuple(values.shape)))
-
-    def rows(self, mask: Tensor, weight: Shape) -> Tensor:
-        rows, columns = self.grid(weight)
-        return mask.reshape(rows, columns).amax(dim=1).repeat_interleave(self.block(weight)[0])
-
-    def columns(self, mask: Tensor, weight: Shape) -> Tensor:
-        rows, columns = self.grid(weight)
-        return mask.reshape(rows, columns).amax(dim=0).repeat_interleave(self.block(weight)[1])
-
-
-@dataclass(frozen=True)
-class Block(_Blocks):
+class Block(Granularity):
     """Blocks of `height` x `width` weights, one score each."""
 
     kind: ClassVar[str] = "block"
     height: int
     width: int
 
-    def block(self, weight: Shape) -> tuple[int, int]:
-        return self.height, self.width
+    def score_shape(self, weight: Shape) -> Shape:
+        if weight[0] % self.height or weight[1] % self.width:
+            raise StructureError(
+                f"blocks of {self.height}x{self.width} do not divide a weight of {weight[0]}x{weight[1]}; "
+                f"choose sizes that divide {weight[0]} and {weight[1]}"
+            )
+        return weight[0] // self.height, weight[1] // self.width
+
+    def _split(self, values: Tensor) -> Tensor:
+        rows, columns = self.score_shape(tuple(values.shape))
+        return values.view(rows, self.height, columns, self.width)
+
+    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
+        return (self._split(weight) * mask[:, None, :, None]).view(weight.shape)
+
+    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
+        return mask.repeat_interleave(self.height, dim=0).repeat_interleave(self.width, dim=1)
+
+    def reduce(self, values: Tensor) -> Tensor:
+        return self._split(values).mean(dim=(1, 3))
+
+    def rows(self, mask: Tensor, weight: Shape) -> Tensor:
+        return mask.amax(dim=1).repeat_interleave(self.height)
+
+    def columns(self, mask: Tensor, weight: Shape) -> Tensor:
+        return mask.amax(dim=0).repeat_interleave(self.width)
+
+    def turned(self) -> "Block":
+        return Block(self.width, self.height)
 
     def __str__(self) -> str:
         return f"block:{self.height}x{self.width}"
 
 
 @dataclass(frozen=True)
-class _Sliced(_Blocks):
-    """Whole rows or whole columns, `size` at a time, one score each: scores are one-dimensional."""
+class _Sliced(Granularity):
+    """Whole rows or whole columns (its lines), `size` at a time, one score each: scores are one-dimensional.
+
+    Where a matrix is several that were fused, one behind the other, `others` has the sizes in those behind the first:
+    with (4, "rows", (2, 2)) score i of n covers rows 4i to 4i+3, and two behind 4n+2i and behind 6n+2i.
+    """
 
     size: int
     axis: Axis
+    others: tuple[int, ...] = ()
 
-    def block(self, weight: Shape) -> tuple[int, int]:
-        return (self.size, weight[1]) if self.axis == "rows" else (weight[0], self.size)
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many lines of each of the fused matrices belong to one score."""
+        return self.size, *self.others
 
     def score_shape(self, weight: Shape) -> Shape:
-        return (self.grid(weight)[0 if self.axis == "rows" else 1],)
+        lines, size = weight[0 if self.axis == "rows" else 1], sum(self.sizes)
+        if lines % size:
+            raise StructureError(
+                f"{self} does not divide a weight of {weight[0]}x{weight[1]}: {size} does not divide {lines}"
+            )
+        return (lines // size,)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values of all lines [lines, ...] by score: [scores, lines of one, ...], those of the first matrix first."""
+        count = len(values) // sum(self.sizes)
+        parts = values.split([count * size for size in self.sizes])
+        return torch.cat([part.unflatten(0, (count, -1)) for part in parts], dim=1)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values [scores] on all lines [lines]."""
+        return torch.cat([values.repeat_interleave(size) for size in self.sizes])
+
+    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
+        lines = self.spread(mask)
+        return weight * (lines[:, None] if self.axis == "rows" else lines)
+
+    def expand(self, mask: Tensor, weight: Shape) -> Tensor:
+        lines = self.spread(mask)
+        return (lines[:, None] if self.axis == "rows" else lines).expand(weight)
+
+    def reduce(self, values: Tensor) -> Tensor:
+        return self.gather(values if self.axis == "rows" else values.T).mean(dim=(1, 2))
+
+    def rows(self, mask: Tensor, weight: Shape) -> Tensor:
+        return self.spread(mask) if self.axis == "rows" else mask.amax().expand(weight[0])
+
+    def columns(self, mask: Tensor, weight: Shape) -> Tensor:
+        return self.spread(mask) if self.axis == "columns" else mask.amax().expand(weight[1])
+
+    def turned(self) -> "_Sliced":
+        return replace(self, axis="columns" if self.axis == "rows" else "rows")
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.axis}:{self.size}"
+        return f"{self.kind}:{self.axis}:{'+'.join(str(size) for size in self.sizes)}"
 
 
 @dataclass(frozen=True)
@@ -193,6 +225,9 @@ class Element(_Elementwise):
 
     kind: ClassVar[str] = "element"
 
+    def turned(self) -> "Element":
+        return self
+
     def __str__(self) -> str:
         return "element"
 
@@ -209,6 +244,11 @@ class NM(_Elementwise):
         if weight[-1] % self.m:
             raise StructureError(f"{self} does not divide a weight of {weight[0]}x{weight[1]} along its inputs")
         return tuple(weight)
+
+    def turned(self) -> Granularity:
+        raise StructureError(
+            f"{self} is a pattern along the inputs of a weight [out, in], and a Conv1D holds [in, out]: leave it out"
+        )
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
@@ -242,6 +282,9 @@ class RowsColumns(Granularity):
         rows, columns = mask.split([weight[0], weight[1]])
         return torch.minimum(columns, rows.amax())
 
+    def turned(self) -> "RowsColumns":
+        return self
+
     def __str__(self) -> str:
         return "rows_columns"
 
@@ -258,9 +301,10 @@ def parse_granularity(text: str) -> Granularity:
         return RowsColumns()
     if match := re.fullmatch(rf"block:{_SIZE}x{_SIZE}", text):
         return Block(int(match[1]), int(match[2]))
-    if match := re.fullmatch(rf"(head|neuron|row|column):(rows|columns):{_SIZE}", text):
-        return _SLICED[match[1]](int(match[3]), "rows" if match[2] == "rows" else "columns")
+    if match := re.fullmatch(rf"(head|neuron|row|column):(rows|columns):({_SIZE}(?:\+{_SIZE})*)", text):
+        size, *others = (int(part) for part in match[3].split("+"))
+        return _SLICED[match[1]](size, "rows" if match[2] == "rows" else "columns", tuple(others))
     if (match := re.fullmatch(rf"{_SIZE}:{_SIZE}", text)) and int(match[1]) <= int(match[2]):
         return NM(int(match[1]), int(match[2]))
-    known = "element, block:RxC, rows_columns, N:M, and head, neuron, row or column with :AXIS:SIZE"
+    known = "element, block:RxC, rows_columns, N:M, and head, neuron, row or column with :AXIS:SIZE (or SIZE+SIZE...)"
     raise MaskError(f"unknown granularity {text!r}; known: {known}")

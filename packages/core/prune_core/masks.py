@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prune_core.errors import MaskError, StructureError
 from prune_core.files import replacing
-from prune_core.granularity import Element, Granularity, Shape, parse_granularity
+from prune_core.granularity import Axis, Element, Granularity, Shape, parse_granularity
 
 FORMAT_VERSION = 1
 
@@ -149,9 +149,11 @@ class MaskSet(Mapping[str, Mask]):
             raise _damaged(path, error) from error
 
 
-def bias_mask(granularity: Granularity, values: Tensor, weight: Shape) -> Mask:
-    """Mask of the bias beside a weight: an entry goes where its whole output row does."""
-    return Mask(Element(), granularity.rows(values.to(torch.uint8), weight).bool(), (weight[0],))
+def bias_mask(granularity: Granularity, values: Tensor, weight: Shape, outputs: Axis = "rows") -> Mask:
+    """Mask of the bias beside a weight, whose rows (of a Conv1D: columns) are outputs: an entry goes with its own."""
+    lines = granularity.rows if outputs == "rows" else granularity.columns
+    kept = lines(values.to(torch.uint8), weight).bool()
+    return Mask(Element(), kept, tuple(kept.shape))
 
 
 def _damaged(path: Path, error: Exception) -> MaskError:

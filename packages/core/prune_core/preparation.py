@@ -28,11 +28,12 @@ from prune_core.measure import pick_device
 from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.pretrained import brief, read_config
-from prune_core.quantization import need_torchao
+from prune_core.quantization import need_linears, need_torchao
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.sentence_folder import companions
 from prune_core.simplify import NoNorms, Relu, Simplified
 from prune_core.strategy import Context, Progress, Strategy
+from prune_core.structure import ModelStructure
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
 from prune_core.training import check_training, steps_of
@@ -142,7 +143,8 @@ def prepare(recipe: Recipe) -> Preparation:
     student, strategy = copy.deepcopy(dense), _strategy(job)
     steps = steps_of(section, len(features))
     calibration = partial(calibration_batches, job.task, features, section)
-    strategy.prepare(Context(student, structure_of(student, job.plugins), steps, section.seed, calibration))
+    structure = structure_of(student, job.plugins)
+    strategy.prepare(Context(student, structure, steps, section.seed, calibration))
     strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()
@@ -155,7 +157,7 @@ def prepare(recipe: Recipe) -> Preparation:
         strategy=strategy,
         compactor=choose(masks, recipe.compactor, job.plugins),
         fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
-        quantize=_quantize_training(recipe, sparse=masks.sparse),
+        quantize=_quantize_training(recipe, structure, sparse=masks.sparse),
     )
 
 
@@ -248,13 +250,14 @@ def _fill_training(recipe: Recipe, *, fills: bool, sparse: bool) -> TrainingSect
     return found
 
 
-def _quantize_training(recipe: Recipe, *, sparse: bool) -> TrainingSection | None:
+def _quantize_training(recipe: Recipe, structure: ModelStructure, *, sparse: bool) -> TrainingSection | None:
     """The training for int8, None for none; RecipeError where it cannot be."""
     if recipe.quantize.bits is None:
         return None
     if sparse:
         raise _dense_again("quantize", recipe)
     need_torchao()
+    need_linears(structure)
     return _after(recipe, recipe.quantize, asked=True)
 
 

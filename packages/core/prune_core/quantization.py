@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
-from prune_core.structure import linear
+from prune_core.structure import ModelStructure, linear
 
 
 class RoundedLinear(nn.Linear):
@@ -58,6 +58,16 @@ def int8(model: PreTrainedModel, layers: Sequence[str]) -> PreTrainedModel:
     config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     quantize_(smaller, config, filter_fn=lambda module, name: name in layers)
     return smaller
+
+
+def need_linears(structure: ModelStructure) -> None:
+    """RecipeError where the weights are in other layers: torchao has int8 for none but linears."""
+    for unit in structure.units:
+        if unit.turned:
+            raise RecipeError(
+                f"quantize: {unit.key} of this {structure.architecture} is made of Conv1Ds, and torchao rounds Linears "
+                "alone: leave quantize out"
+            )
 
 
 def need_torchao() -> None:

@@ -114,17 +114,19 @@ def _widened(state: State, config: PreTrainedConfig, path: str) -> State:
 
 def _kept(unit: Unit, state: State, shapes: dict[str, torch.Size], config: PreTrainedConfig) -> list[int] | None:
     """Heads or neurons of the dense model that a unit's matrices hold; None where they are whole, or not there."""
-    first = f"{unit.value if isinstance(unit, Attention) else unit.up}.weight"
+    module = unit.value if isinstance(unit, Attention) else unit.up
+    first, whole = f"{module}.weight", unit.slice_of(module)
     if first not in state or state[first].shape == shapes[first]:
         return None
+    lines, size = state[first].shape[0 if whole.axis == "rows" else 1], sum(whole.sizes)
     if not isinstance(unit, Attention):
-        return list(range(state[first].shape[0]))
+        return list(range(lines // size))
     pruned = _pruned_heads(config, unit.key)
     kept = [head for head in range(unit.key_value_heads) if head not in pruned]
-    if len(kept) * unit.head_size != state[first].shape[0]:
+    if len(kept) * size != lines:
         raise ModelError(
-            f"{first} has {state[first].shape[0]} rows; pruned_heads in config.json leaves {len(kept)} of "
-            f"{unit.key_value_heads} heads of {unit.head_size} in {unit.key}: the two do not belong together"
+            f"{first} has {lines} {whole.axis}; pruned_heads in config.json leaves {len(kept)} of "
+            f"{unit.key_value_heads} heads of {size} in {unit.key}: the two do not belong together"
         )
     return kept
 

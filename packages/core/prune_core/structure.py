@@ -7,22 +7,34 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 from prune_core.errors import StructureError
-from prune_core.granularity import Axis
+from prune_core.granularity import Axis, Head, Neuron
+
+Linear = nn.Linear | Conv1D
+"""What has weights to prune: [out, in], or [in, out] in a Conv1D."""
 
 
 class Role(StrEnum):
-    """What a linear does in a transformer."""
+    """What a linear does in a transformer. QKV and FFN_GATE_UP are several in one, fused."""
 
     QUERY = "query"
     KEY = "key"
     VALUE = "value"
+    QKV = "qkv"
     ATTENTION_OUTPUT = "attention_output"
     FFN_UP = "ffn_up"
     FFN_GATE = "ffn_gate"
+    FFN_GATE_UP = "ffn_gate_up"
     FFN_DOWN = "ffn_down"
+
+
+Place = tuple[str, slice]
+"""Where the weights of a role are: a module, and which of the lines that a head or neuron has in it."""
+
+WHOLE = slice(None)
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,10 @@ class Attention:
     """One attention unit: module paths of its linears and of the module that holds the head counts.
 
     `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
-    (a stub) both counts are 0. `cross`: keys and values come from another stack. `adapter`: as in the family's layout.
+    (a stub) both counts are 0. One path for query, key and value is a fused linear: all queries come first in it, then
+    all keys; with `by_head` those of one head. `turned`: its weights are [in, out]. `value_bias`: a parameter that is
+    the bias of the values, where they have none of their own. `cross`: keys and values come from another stack.
+    `adapter`: as in the family's layout.
     """
 
     key: str
@@ -42,6 +57,9 @@ class Attention:
     heads: int
     key_value_heads: int
     head_size: int
+    by_head: bool = False
+    turned: bool = False
+    value_bias: str | None = None
     cross: bool = False
     adapter: str | None = None
 
@@ -55,27 +73,47 @@ class Attention:
         """Query heads a key/value head (1 without grouped-query attention)."""
         return self.heads // self.key_value_heads if self.key_value_heads else 1
 
+    @property
+    def fused(self) -> bool:
+        """Whether query, key and value are one linear."""
+        return self.query == self.value
+
     def linears(self) -> dict[str, Role]:
         """Module path -> role; empty for a stub."""
         if not self.heads:
             return {}
-        return {
-            self.query: Role.QUERY,
-            self.key_: Role.KEY,
-            self.value: Role.VALUE,
-            self.output: Role.ATTENTION_OUTPUT,
-        }
+        separate = {self.query: Role.QUERY, self.key_: Role.KEY, self.value: Role.VALUE}
+        return ({self.query: Role.QKV} if self.fused else separate) | {self.output: Role.ATTENTION_OUTPUT}
 
-    def slice_of(self, module: str) -> tuple[int, Axis]:
-        """How many rows (or columns) of one of its linears belong to one key/value head and its queries."""
-        shared = module in (self.key_, self.value)
-        width = self.head_size * (1 if shared else self.queries_per_key)
-        return width, "columns" if module == self.output else "rows"
+    def slice_of(self, module: str) -> Head:
+        """Which rows (or columns) of one of its linears belong to one key/value head and its queries."""
+        one, queries = self.head_size, self.head_size * self.queries_per_key
+        whole = Head(queries if module in (self.query, self.output) else one, "rows")
+        if module == self.output:
+            whole = Head(queries, "columns")
+        elif self.fused:
+            whole = Head(queries + 2 * one, "rows") if self.by_head else Head(queries, "rows", (one, one))
+        return whole.turned() if self.turned else whole
+
+    def place(self, role: Role) -> Place:
+        """Where the query, key, value or output of a head is: one behind the other in what it has of a fused linear."""
+        if role is Role.ATTENTION_OUTPUT:
+            return self.output, WHOLE
+        one, module = self.head_size, {Role.QUERY: self.query, Role.KEY: self.key_, Role.VALUE: self.value}[role]
+        parts = {Role.QUERY: slice(-2 * one), Role.KEY: slice(-2 * one, -one), Role.VALUE: slice(-one, None)}
+        return module, parts[role] if self.fused else WHOLE
+
+    def deciding(self) -> tuple[Place, ...]:
+        """Where a head has nothing left to do when no weight is left."""
+        return self.place(Role.VALUE), self.place(Role.ATTENTION_OUTPUT)
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """One feed-forward unit: module paths of its linears and its activation; `size` neurons (0 for a stub)."""
+    """One feed-forward unit: module paths of its linears and its activation; `size` neurons (0 for a stub).
+
+    One path for gate and up is a fused linear: all gates come first in it. `turned`: its weights are [in, out].
+    """
 
     key: str
     up: str
@@ -83,22 +121,45 @@ class FeedForward:
     down: str
     activation: str
     size: int
+    turned: bool = False
 
     @property
     def count(self) -> int:
         """What it can lose one by one: neurons."""
         return self.size
 
+    @property
+    def fused(self) -> bool:
+        """Whether gate and up are one linear."""
+        return self.gate == self.up
+
     def linears(self) -> dict[str, Role]:
         """Module path -> role; empty for a stub."""
         if not self.size:
             return {}
         gate = {self.gate: Role.FFN_GATE} if self.gate else {}
-        return {self.up: Role.FFN_UP, **gate, self.down: Role.FFN_DOWN}
+        separate = {self.up: Role.FFN_UP, **gate}
+        return ({self.up: Role.FFN_GATE_UP} if self.fused else separate) | {self.down: Role.FFN_DOWN}
 
-    def slice_of(self, module: str) -> tuple[int, Axis]:
-        """The one row (of down: column) of one of its linears that belongs to a neuron."""
-        return 1, "columns" if module == self.down else "rows"
+    def slice_of(self, module: str) -> Neuron:
+        """The row (of down: column) of one of its linears that belongs to a neuron; two where gate and up are one."""
+        whole = Neuron(1, "rows", (1,) if self.fused else ())
+        if module == self.down:
+            whole = Neuron(1, "columns")
+        return whole.turned() if self.turned else whole
+
+    def place(self, role: Role) -> Place:
+        """Where the gate, up or down of a neuron is."""
+        if role is Role.FFN_DOWN:
+            return self.down, WHOLE
+        if role is Role.FFN_GATE and self.gate:
+            return self.gate, slice(0, 1)
+        return self.up, slice(-1, None)
+
+    def deciding(self) -> tuple[Place, ...]:
+        """Where a neuron has nothing left to do when no weight is left."""
+        roles = (Role.FFN_UP, Role.FFN_GATE, Role.FFN_DOWN) if self.gate else (Role.FFN_UP, Role.FFN_DOWN)
+        return tuple(self.place(role) for role in roles)
 
 
 Unit = Attention | FeedForward
@@ -146,7 +207,7 @@ class ModelStructure:
     def left_in(self, smaller: nn.Module) -> list[str]:
         """Those of its linears that compaction left in a model."""
         modules = dict(smaller.named_modules())
-        return [name for name in self.linears() if isinstance(modules.get(name), nn.Linear)]
+        return [name for name in self.linears() if isinstance(modules.get(name), Linear)]
 
     def without(self, patterns: Iterable[str]) -> "ModelStructure":
         """The structure less the units whose key matches a glob such as "layer.0.*"; StructureError where none does."""
@@ -158,7 +219,7 @@ class ModelStructure:
         return replace(self, units=kept)
 
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Parameter name and weight [out, in] of every prunable linear."""
+        """Parameter name and weight of every prunable linear."""
         for name in self.linears():
             yield f"{name}.weight", linear(model, name).weight
 
@@ -167,12 +228,27 @@ class ModelStructure:
         return sum(weight.numel() for _, weight in self.weights(model))
 
 
-def linear(model: nn.Module, name: str) -> nn.Linear:
+def linear(model: nn.Module, name: str) -> Linear:
     """The linear at a module path; StructureError when nothing, or something else, is there."""
     module = _inside(model, name)
-    if not isinstance(module, nn.Linear):
+    if not isinstance(module, Linear):
         raise StructureError(f"{name} is a {type(module).__name__}, a Linear was expected")
     return module
+
+
+def output_axis(layer: Linear) -> Axis:
+    """Which lines of a linear's weight are its outputs, each with an entry of the bias."""
+    return "rows" if isinstance(layer, nn.Linear) else "columns"
+
+
+def outputs(layer: Linear) -> int:
+    """How many features it gives."""
+    return layer.out_features if isinstance(layer, nn.Linear) else int(layer.nf)
+
+
+def inputs(layer: Linear) -> int:
+    """How many features it takes."""
+    return layer.in_features if isinstance(layer, nn.Linear) else int(layer.nx)
 
 
 def model_type(model: nn.Module) -> str | None:
@@ -201,7 +277,7 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
 
 def _unknown(model: nn.Module, known: list[Architecture]) -> str:
     families = ", ".join(sorted({name for architecture in known for name in architecture.model_types}))
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name, module in model.named_modules() if isinstance(module, Linear)]
     found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
     return (
         f"{type(model).__name__} (model type {model_type(model)!r}) has no prunable unit that is known: found {found}; "
@@ -229,34 +305,40 @@ def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:
 
 def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -> Attention:
     head_size = int(getattr(_inside(layer, layout.core), layout.head_size, 0))
-
-    def heads(projection: str) -> int:
-        return linear(layer, projection).out_features // head_size if head_size else 0
-
-    return Attention(
+    found = Attention(
         key=key,
         core=f"{path}.{layout.core}",
         query=f"{path}.{layout.query}",
         key_=f"{path}.{layout.key}",
         value=f"{path}.{layout.value}",
         output=f"{path}.{layout.output}",
-        heads=heads(layout.query),
-        key_value_heads=heads(layout.key),
+        heads=0,
+        key_value_heads=0,
         head_size=head_size,
+        by_head=layout.by_head,
+        value_bias=f"{path}.{layout.value_bias}" if layout.value_bias else None,
         cross=layout.cross,
         adapter=layout.adapter,
     )
+    if not head_size:
+        return found
+    output, keys = linear(layer, layout.output), linear(layer, layout.key)
+    heads, shared = inputs(output) // head_size, outputs(keys) // head_size
+    shared = (shared - heads) // 2 if found.fused else shared
+    return replace(found, heads=heads, key_value_heads=shared, turned=isinstance(output, Conv1D))
 
 
 def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:
     up = _inside(layer, layout.up)
+    size = outputs(up) if isinstance(up, Linear) else 0
     return FeedForward(
         key=key,
         up=f"{path}.{layout.up}",
         gate=f"{path}.{layout.gate}" if layout.gate else None,
         down=f"{path}.{layout.down}",
         activation=f"{path}.{layout.activation}",
-        size=up.out_features if isinstance(up, nn.Linear) else 0,
+        size=size // 2 if layout.gate == layout.up else size,
+        turned=isinstance(up, Conv1D),
     )
 
 

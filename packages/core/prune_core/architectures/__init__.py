@@ -8,8 +8,11 @@ from dataclasses import dataclass
 class AttentionLayout:
     """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head.
 
-    `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here. `adapter`:
-    "module:Class" of an `Adapter` (prune_core.compaction.adapter) for what more than narrower linears a family needs.
+    One path for query, key and value is a fused linear: all queries come first in it, then all keys, then all values;
+    with `by_head` those of one head and then those of the next. `value_bias`: a parameter in the place of the bias of
+    the values. `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here.
+    `adapter`: "module:Class" of an `Adapter` (prune_core.compaction.adapter) for what more than narrower linears a
+    family needs.
     """
 
     core: str
@@ -18,13 +21,18 @@ class AttentionLayout:
     value: str
     output: str
     head_size: str
+    by_head: bool = False
+    value_bias: str | None = None
     cross: bool = False
     adapter: str | None = None
 
 
 @dataclass(frozen=True)
 class FeedForwardLayout:
-    """Paths below a layer; `gate` where the activation is gated. `activation` is its path, or its function's."""
+    """Paths below a layer; `gate` where the activation is gated. `activation` is its path, or its function's.
+
+    One path for gate and up is a fused linear: all gates (what the activation reads) come first in it.
+    """
 
     up: str
     down: str

@@ -1,4 +1,4 @@
-"""Rows and columns of a linear, cut out in place; on the meta device too."""
+"""Rows and columns of a linear or Conv1D, cut out in place; on the meta device too."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.granularity import Axis
+from prune_core.structure import Linear, output_axis
 
 
 def lines_of(width: int, kept: Sequence[int]) -> Tensor:
@@ -14,15 +15,13 @@ def lines_of(width: int, kept: Sequence[int]) -> Tensor:
     return index.flatten()
 
 
-def narrow(layer: nn.Linear, index: Tensor, axis: Axis) -> None:
-    """Keep only these rows, with their biases, or columns of a linear."""
+def narrow(layer: Linear, index: Tensor, axis: Axis) -> None:
+    """Keep only these rows or columns of a linear, and where those are its outputs of its bias."""
     layer.weight = select(layer.weight, index, 0 if axis == "rows" else 1)
-    if axis == "rows":
-        layer.out_features = len(index)
-        if layer.bias is not None:
-            layer.bias = select(layer.bias, index, 0)
-    else:
-        layer.in_features = len(index)
+    gives, takes = ("out_features", "in_features") if isinstance(layer, nn.Linear) else ("nf", "nx")
+    setattr(layer, gives if axis == output_axis(layer) else takes, len(index))
+    if axis == output_axis(layer) and layer.bias is not None:
+        layer.bias = select(layer.bias, index, 0)
 
 
 def select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.masks import MaskSet
-from prune_core.structure import Attention, FeedForward, Unit, linear
+from prune_core.structure import Attention, FeedForward, Role, Unit, linear, outputs
 
 
 def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
@@ -20,62 +20,63 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
     silent, constant, values = (
         _attention(model, unit, masks) if isinstance(unit, Attention) else _ffn(model, unit, masks)
     )
-    output = linear(model, unit.output if isinstance(unit, Attention) else unit.down)
+    name = unit.output if isinstance(unit, Attention) else unit.down
+    output = linear(model, name)
     folded = constant & ~silent & (values != 0).any(dim=1)
     if output.bias is None:
         constant = constant & ~folded
     elif folded.any():
-        width = values.shape[1]
-        columns = _masked(model, unit.output if isinstance(unit, Attention) else unit.down, masks)
-        columns = columns.view(len(columns), -1, width)[:, folded]
+        columns = _columns(model, unit, name, masks)[folded]
         with torch.no_grad():
-            added = torch.einsum("onw,nw->o", columns.double(), values[folded].to(columns.device).double())
+            added = torch.einsum("nwo,nw->o", columns.double(), values[folded].to(columns.device).double())
             output.bias.add_(added.to(output.bias))
     return (~(silent | constant)).nonzero().flatten().tolist()
 
 
 def _attention(model: nn.Module, unit: Attention, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
     """Per key/value head: no output column left; no value row left; what its columns then read, [heads, width]."""
-    group = unit.queries_per_key
-    silent = ~_alive_columns(model, unit.output, masks).view(-1, unit.head_size * group).any(dim=1)
-    constant = ~_alive_rows(model, unit.value, masks).view(-1, unit.head_size).any(dim=1)
-    bias = _bias(model, unit.value).view(-1, unit.head_size)
-    return silent, constant, bias.repeat(1, group)
+    silent = ~_alive(model, unit, Role.ATTENTION_OUTPUT, masks)
+    constant = ~_alive(model, unit, Role.VALUE, masks)
+    if unit.value_bias:
+        bias = model.get_parameter(unit.value_bias).detach().cpu().view(-1, unit.head_size)
+    else:
+        bias = _bias(model, unit, Role.VALUE)
+    return silent, constant, bias.repeat(1, unit.queries_per_key)
 
 
 def _ffn(model: nn.Module, unit: FeedForward, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
     """Per neuron: no down column left; constant whatever comes in; that constant, [neurons, 1]."""
-    silent = ~_alive_columns(model, unit.down, masks)
+    silent = ~_alive(model, unit, Role.FFN_DOWN, masks)
     activation = reduce(getattr, unit.activation.split("."), model)
-    up, up_bias = _alive_rows(model, unit.up, masks), _bias(model, unit.up)
+    up, up_bias = _alive(model, unit, Role.FFN_UP, masks), _bias(model, unit, Role.FFN_UP)
     if unit.gate is None:
-        return silent, ~up, activation(up_bias)[:, None]
-    gate, gate_value = _alive_rows(model, unit.gate, masks), activation(_bias(model, unit.gate))
-    constant = (~gate & ~up) | (~gate & (gate_value == 0)) | (~up & (up_bias == 0))
-    return silent, constant, (gate_value * up_bias)[:, None]
+        return silent, ~up, activation(up_bias)
+    gate, gate_value = _alive(model, unit, Role.FFN_GATE, masks), activation(_bias(model, unit, Role.FFN_GATE))
+    nothing = (~gate & (gate_value == 0).flatten()) | (~up & (up_bias == 0).flatten())
+    return silent, (~gate & ~up) | nothing, gate_value * up_bias
 
 
-def _masked(model: nn.Module, name: str, masks: MaskSet) -> Tensor:
+def _alive(model: nn.Module, unit: Unit, role: Role, masks: MaskSet) -> Tensor:
+    """Whether a weight of this role is left of each head or neuron."""
+    name, part = unit.place(role)
+    mask, whole = masks.get(f"{name}.weight"), unit.slice_of(name)
+    if mask is None:
+        return torch.ones(unit.count, dtype=torch.bool)
+    lines = mask.granularity.rows if whole.axis == "rows" else mask.granularity.columns
+    return whole.gather(lines(mask.values.to(torch.uint8), mask.shape).bool())[:, part].any(dim=1)
+
+
+def _columns(model: nn.Module, unit: Unit, name: str, masks: MaskSet) -> Tensor:
+    """What the output reads of each head or neuron, [heads, width, out]."""
     weight, mask = linear(model, name).weight.detach(), masks.get(f"{name}.weight")
-    return weight if mask is None else weight * mask.expand().to(weight)
+    weight = weight if mask is None else weight * mask.expand().to(weight)
+    whole = unit.slice_of(name)
+    return whole.gather(weight if whole.axis == "rows" else weight.T)
 
 
-def _alive_rows(model: nn.Module, name: str, masks: MaskSet) -> Tensor:
-    weight = linear(model, name).weight
-    mask = masks.get(f"{name}.weight")
-    if mask is None:
-        return torch.ones(weight.shape[0], dtype=torch.bool)
-    return mask.granularity.rows(mask.values.to(torch.uint8), mask.shape).bool()
-
-
-def _alive_columns(model: nn.Module, name: str, masks: MaskSet) -> Tensor:
-    weight = linear(model, name).weight
-    mask = masks.get(f"{name}.weight")
-    if mask is None:
-        return torch.ones(weight.shape[1], dtype=torch.bool)
-    return mask.granularity.columns(mask.values.to(torch.uint8), mask.shape).bool()
-
-
-def _bias(model: nn.Module, name: str) -> Tensor:
+def _bias(model: nn.Module, unit: Unit, role: Role) -> Tensor:
+    """The bias of each head or neuron, [heads, width]; zeros without one."""
+    name, part = unit.place(role)
     layer = linear(model, name)
-    return torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().cpu()
+    bias = torch.zeros(outputs(layer)) if layer.bias is None else layer.bias.detach().cpu()
+    return unit.slice_of(name).gather(bias)[:, part]

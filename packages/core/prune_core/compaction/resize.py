@@ -6,14 +6,15 @@ It works on the meta device too: loading cuts an empty skeleton before the weigh
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from prune_core.compaction.adapter import Adapter
-from prune_core.compaction.cutting import lines_of, narrow
+from prune_core.compaction.cutting import narrow
 from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
 from prune_core.plugins import import_target
-from prune_core.structure import Attention, FeedForward, Unit, linear
+from prune_core.structure import Attention, FeedForward, Unit, linear, outputs
 
 COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 WIDTHS = ("all_head_size", "inner_dim", "split_size")
@@ -30,8 +31,9 @@ def resize(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
 
 def lines(unit: Unit, module: str, kept: Sequence[int]) -> tuple[Tensor, Axis]:
     """Rows or columns of one linear of `unit` that belong to the kept heads or neurons."""
-    width, axis = unit.slice_of(module)
-    return lines_of(width, kept), axis
+    whole, chosen = unit.slice_of(module), torch.zeros(unit.count, dtype=torch.bool, device="cpu")
+    chosen[list(kept)] = True
+    return whole.spread(chosen).nonzero().flatten(), whole.axis
 
 
 def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:
@@ -81,4 +83,4 @@ def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int
 
 def _bias_only(model: nn.Module, name: str) -> BiasOnly:
     layer = linear(model, name)
-    return BiasOnly(cast(nn.Parameter | None, layer.bias), layer.out_features)
+    return BiasOnly(cast(nn.Parameter | None, layer.bias), outputs(layer))

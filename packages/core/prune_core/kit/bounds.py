@@ -52,17 +52,10 @@ def touching(plan: GroupPlan, weights: Mapping[str, Tensor], shape: Shape) -> Te
 
 def _kept(masks: MaskSet, unit: Attention) -> dict[str, Tensor]:
     kept = torch.ones(unit.key_value_heads, dtype=torch.bool)
-    for module in (unit.value, unit.output) if unit.heads else ():
-        mask = masks.get(f"{module}.weight")
+    for module, part in unit.deciding() if unit.heads else ():
+        mask, whole = masks.get(f"{module}.weight"), unit.slice_of(module)
         if mask is not None:
-            width, axis = unit.slice_of(module)
-            alive = mask.granularity.rows if axis == "rows" else mask.granularity.columns
-            kept &= alive(mask.values.to(torch.uint8), mask.shape).view(-1, width).bool().any(dim=1)
-    found = {}
-    for module in unit.linears():
-        mask = masks.get(f"{module}.weight")
-        width, axis = unit.slice_of(module)
-        lines = kept.repeat_interleave(width)
-        if mask is not None:
-            found[module] = (lines[:, None] if axis == "rows" else lines[None, :]).expand(mask.shape)
-    return found
+            alive = mask.granularity.rows if whole.axis == "rows" else mask.granularity.columns
+            kept &= whole.gather(alive(mask.values.to(torch.uint8), mask.shape))[:, part].bool().any(dim=1)
+    shapes = {name: masks[f"{name}.weight"].shape for name in unit.linears() if f"{name}.weight" in masks}
+    return {name: unit.slice_of(name).expand(kept, shape) for name, shape in shapes.items()}

@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from prune_core.granularity import Axis, Shape
+from prune_core.granularity import Head, Neuron, Shape
 from prune_core.kit.scores import ScoreGroup, Target
-from prune_core.structure import Attention, Unit, linear
+from prune_core.structure import WHOLE, Place, Unit, linear
 
 SAMPLE = 1 << 18
 """While masks still move, more scores than this are cut by a strided sample (density within about 0.001)."""
@@ -52,13 +52,16 @@ class OwnUnits:
 
 @dataclass(frozen=True)
 class Slice:
-    """Where one matrix of a unit has its scores: `width` rows (or columns) of it belong to one physical unit."""
+    """Where one matrix of a unit has its scores: `whole` says which rows (or columns) belong to one physical unit.
+
+    `part`: those of them that decide on it, where the matrix is several in one.
+    """
 
     group: ScoreGroup
     target: Target
     shape: Shape
-    width: int
-    axis: Axis
+    whole: Head | Neuron
+    part: slice
 
     def scores(self, ranking: Ranking) -> Tensor:
         """The group's ranking as the matrix's granularity reads it."""
@@ -66,8 +69,8 @@ class Slice:
 
     def life(self, ranking: Ranking) -> Tensor:
         """Highest threshold at which a weight of each physical unit's slice survives."""
-        lines = self.target.granularity.rows if self.axis == "rows" else self.target.granularity.columns
-        return lines(self.scores(ranking), self.shape).view(-1, self.width).amax(dim=1)
+        lines = self.target.granularity.rows if self.whole.axis == "rows" else self.target.granularity.columns
+        return self.whole.gather(lines(self.scores(ranking), self.shape))[:, self.part].amax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ class StoredWeights:
         own = self.slice.target.granularity.expand(self.slice.scores(ranking), self.slice.shape)
         if self.owners is None:
             return own.flatten()
-        owner = self.owners.life(ranking).repeat_interleave(self.slice.width)
-        return torch.minimum(own, owner[:, None] if self.slice.axis == "rows" else owner[None, :]).flatten()
+        owner = self.slice.whole.expand(self.owners.life(ranking), self.slice.shape)
+        return torch.minimum(own, owner).flatten()
 
     def stored(self, ranking: Ranking, threshold: Tensor) -> Tensor:
         """1 for each score of the group of which a weight of this matrix is stored; of the group's shape."""
@@ -112,24 +115,27 @@ class StoredWeights:
 
 def sliced_units(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> SlicedUnits | None:
     """The heads (key/value heads with their queries) or neurons of `unit`; None where no group masks it."""
-    deciding = (unit.value, unit.output) if isinstance(unit, Attention) else tuple(unit.linears())
-    slices = tuple(one for one in _slices(model, unit, groups) if one.target.module in deciding)
+    slices = _slices(model, unit, unit.deciding() if unit.count else (), groups)
     if not slices:
         return None
-    count = slices[0].shape[0 if slices[0].axis == "rows" else 1] // slices[0].width
-    return SlicedUnits(slices, sum(linear(model, name).weight.numel() for name in unit.linears()) // count)
+    return SlicedUnits(slices, sum(linear(model, name).weight.numel() for name in unit.linears()) // unit.count)
 
 
 def stored_weights(model: nn.Module, unit: Unit, groups: Sequence[ScoreGroup]) -> list[StoredWeights]:
     """The single weights of every matrix of `unit` that a group masks."""
     owners = sliced_units(model, unit, groups)
-    return [StoredWeights(one, owners) for one in _slices(model, unit, groups)]
+    places = [(name, WHOLE) for name in unit.linears()]
+    return [StoredWeights(one, owners) for one in _slices(model, unit, places, groups)]
 
 
-def _slices(model: nn.Module, unit: Unit, groups: Iterable[ScoreGroup]) -> list[Slice]:
-    targets = {target.module: (group, target) for group in groups for target in group.plan.targets}
-    shapes = {name: tuple(linear(model, name).weight.shape) for name in unit.linears()}
-    return [Slice(*targets[name], shapes[name], *unit.slice_of(name)) for name in shapes if name in targets]
+def _slices(model: nn.Module, unit: Unit, places: Iterable[Place], groups: Iterable[ScoreGroup]) -> tuple[Slice, ...]:
+    """Those of `places` that a group masks."""
+    masked = {target.module: (group, target) for group in groups for target in group.plan.targets}
+    return tuple(
+        Slice(*masked[name], tuple(linear(model, name).weight.shape), unit.slice_of(name), part)
+        for name, part in places
+        if name in masked
+    )
 
 
 def cut_threshold(units: Sequence[Units], ranking: Ranking, budget: float, *, exact: bool = True) -> Tensor:

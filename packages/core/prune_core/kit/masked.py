@@ -4,56 +4,82 @@ The class of the layer is changed rather than the layer wrapped or parametrized:
 checkpoint of a model in training still loads as the plain model.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from prune_core.errors import StructureError
+from prune_core.granularity import Granularity
 from prune_core.kit.scores import ScoreGroup, Target
-from prune_core.structure import linear
+from prune_core.structure import Linear, linear, output_axis
 
 
 class MaskedLinear(nn.Linear):
-    """y = x (W * M)^T + b * m, where m is 0 for the rows of M that are empty. Made by `attach`."""
+    """y = x (W * M)^T + b * m, where m is 0 for the outputs of which M leaves nothing. Made by `attach`."""
 
     _group: ScoreGroup
     _target: Target
     _mask_bias: bool
 
     def forward(self, input: Tensor) -> Tensor:
-        mask = self._target.orient(self._group.current()).to(self.weight.dtype)
-        weight = self._target.granularity.apply(self.weight, mask)
-        bias: Tensor | None = self.bias
-        if bias is not None and self._mask_bias:
-            bias = bias * (self._target.granularity.rows(mask.detach(), tuple(self.weight.shape)) > 0)
-        return F.linear(input, weight, bias)
+        return F.linear(input, *_masked(self))
 
 
-def plain_linear(model: nn.Module, module: str) -> nn.Linear:
+class MaskedConv1D(Conv1D):
+    """The same for weights [in, out]."""
+
+    _group: ScoreGroup
+    _target: Target
+    _mask_bias: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = _masked(self)
+        return F.linear(x, weight.T, bias)
+
+
+_MASKED: dict[type, type] = {nn.Linear: MaskedLinear, Conv1D: MaskedConv1D}
+
+
+def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias under the mask."""
+    granularity, shape = layer._target.granularity, tuple(layer.weight.shape)
+    mask = layer._target.orient(layer._group.current()).to(layer.weight.dtype)
+    bias: Tensor | None = layer.bias
+    if bias is not None and layer._mask_bias:
+        lines = granularity.rows if output_axis(layer) == "rows" else granularity.columns
+        bias = bias * (lines(mask.detach(), shape) > 0)
+    return granularity.apply(layer.weight, mask), bias
+
+
+def plain_linear(model: nn.Module, module: str) -> Linear:
     """The linear of this name; StructureError where it is already masked, or another kind of layer."""
     layer = linear(model, module)
-    if type(layer) is not nn.Linear:
+    if type(layer) not in _MASKED:
         raise StructureError(f"{module} is a {type(layer).__name__}, only a plain Linear can be masked")
     return layer
 
 
 def attach(model: nn.Module, group: ScoreGroup, target: Target, *, mask_bias: bool) -> None:
     """Make the target's linear masked by `group`. The model owns the group once, elsewhere."""
-    layer = plain_linear(model, target.module)
-    layer.__class__ = MaskedLinear
+    layer: Any = plain_linear(model, target.module)
+    object.__setattr__(layer, "_mask_bias", mask_bias and empties_outputs(target.granularity, layer))
     object.__setattr__(layer, "_group", group)
     object.__setattr__(layer, "_target", target)
-    object.__setattr__(layer, "_mask_bias", mask_bias and cuts_rows(target))
+    layer.__class__ = _MASKED[type(layer)]
 
 
 def detach(model: nn.Module, module: str) -> None:
     """Make a masked linear plain again; its weight is left as it is."""
-    layer = model.get_submodule(module)
-    if isinstance(layer, MaskedLinear):
-        for name in ("_group", "_target", "_mask_bias"):
-            object.__delattr__(layer, name)
-        layer.__class__ = nn.Linear  # type: ignore[assignment]
+    layer: Any = model.get_submodule(module)
+    for plain, masked in _MASKED.items():
+        if type(layer) is masked:
+            for name in ("_group", "_target", "_mask_bias"):
+                object.__delattr__(layer, name)
+            layer.__class__ = plain
 
 
-def cuts_rows(target: Target) -> bool:
-    """Whether the granularity can empty one row by itself; one of whole columns empties all rows at once."""
-    return getattr(target.granularity, "axis", "rows") == "rows"
+def empties_outputs(granularity: Granularity, layer: Linear) -> bool:
+    """Whether it can empty one output by itself; one of whole inputs empties all outputs at once."""
+    return getattr(granularity, "axis", output_axis(layer)) == output_axis(layer)

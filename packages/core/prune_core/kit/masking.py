@@ -17,13 +17,13 @@ from prune_core.kit import binarizers, penalties
 from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Units, cut_threshold, sliced_units, stored_weights
-from prune_core.kit.masked import attach, cuts_rows, detach, plain_linear
+from prune_core.kit.masked import attach, detach, empties_outputs, plain_linear
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.strategy import Context, Progress, Strategy
-from prune_core.structure import ModelStructure, linear
+from prune_core.structure import ModelStructure, linear, output_axis
 
 STATE = "pruning"
 """Name of the submodule of the model that owns every score while training."""
@@ -359,8 +359,8 @@ class MaskingStrategy(Strategy):
             layer = linear(self._model, target.module)
             shape, values = tuple(layer.weight.shape), target.orient(kept).contiguous()
             found[f"{target.module}.weight"] = Mask(target.granularity, values, shape)
-            if layer.bias is not None and self.config.mask_biases and cuts_rows(target):
-                found[f"{target.module}.bias"] = bias_mask(target.granularity, values, shape)
+            if layer.bias is not None and self.config.mask_biases and empties_outputs(target.granularity, layer):
+                found[f"{target.module}.bias"] = bias_mask(target.granularity, values, shape, output_axis(layer))
         return found
 
     def _fold(self, group: ScoreGroup) -> None:

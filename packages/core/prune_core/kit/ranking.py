@@ -38,9 +38,9 @@ def with_their_unit(scores: Tensor, slice: Slice) -> Tensor:
     block = slice.target.granularity
     if not isinstance(block, Block):
         return scores
-    size = block.height if slice.axis == "rows" else block.width
-    turned = slice.target.transposed != (slice.axis == "columns")
+    size = block.height if slice.whole.axis == "rows" else block.width
+    turned = slice.target.transposed != (slice.whole.axis == "columns")
     along = scores.T if turned else scores
-    means = along.mean(dim=1).repeat_interleave(size).view(-1, slice.width).mean(dim=1)
-    bound = torch.minimum(along, means.repeat_interleave(slice.width).view(-1, size).amax(dim=1)[:, None])
+    means = slice.whole.gather(along.mean(dim=1).repeat_interleave(size))[:, slice.part].mean(dim=1)
+    bound = torch.minimum(along, slice.whole.spread(means).view(-1, size).amax(dim=1)[:, None])
     return bound.T if turned else bound

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prune_core.compaction.resize import lines
 from prune_core.granularity import (
     NM,
     Block,
     Column,
     Element,
     Granularity,
-    Head,
-    Neuron,
     Row,
     RowsColumns,
 )
 from prune_core.kit.binarizers import n_of_m
+from prune_core.kit.masked import empties_outputs
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
-from prune_core.structure import Attention, FeedForward, Unit, linear
+from prune_core.structure import Attention, FeedForward, Role, Unit, linear, output_axis
 
 _ANYWHERE: dict[str, Granularity] = {
     "element": Element(),
@@ -62,7 +62,7 @@ def unit_masks(model: PreTrainedModel, kept: Callable[[Unit], Iterable[int] | No
         values = torch.zeros(unit.count, dtype=torch.bool)
         values[list(indices)] = True
         for name in unit.linears():
-            masks |= _pair(model, name, _whole(unit, name), values)
+            masks |= _pair(model, name, unit.slice_of(name), values)
     return MaskSet(masks)
 
 
@@ -78,9 +78,10 @@ def emptied_rows(model: PreTrainedModel, role: str, *, biases: bool) -> MaskSet:
     """Element masks in which the first head has nothing left in one matrix: "query", "key", "value" or "output"."""
     masks: dict[str, Mask] = {}
     for unit in structure_of(model).attention:
-        name = {"query": unit.query, "key": unit.key_, "value": unit.value, "output": unit.output}[role]
+        name, part = unit.place(Role.ATTENTION_OUTPUT if role == "output" else Role(role))
+        first, axis = lines(unit, name, [0])
         values = torch.ones_like(linear(model, name).weight, dtype=torch.bool)
-        (values.T if role == "output" else values)[: unit.head_size] = False
+        (values if axis == "rows" else values.T)[first[part][: unit.head_size]] = False
         pair = _pair(model, name, Element(), values)
         masks |= pair if biases else {f"{name}.weight": pair[f"{name}.weight"]}
     return MaskSet(masks)
@@ -103,18 +104,11 @@ def _random(granularity: Granularity, shape: tuple[int, ...], generator: torch.G
     return scores < (0.58 if isinstance(granularity, RowsColumns) else 0.33)
 
 
-def _whole(unit: Unit, name: str) -> Granularity:
-    if isinstance(unit, FeedForward):
-        return Neuron(1, "columns" if name == unit.down else "rows")
-    shared = name in (unit.key_, unit.value)
-    return Head(unit.head_size * (1 if shared else unit.queries_per_key), "columns" if name == unit.output else "rows")
-
-
 def _pair(model: nn.Module, name: str, granularity: Granularity, values: Tensor) -> dict[str, Mask]:
-    """The mask of a weight, and of its bias unless whole columns were cut: those rows live on."""
+    """The mask of a weight, and of its bias unless whole inputs were cut: the outputs live on."""
     layer = linear(model, name)
     shape = tuple(layer.weight.shape)
     masks = {f"{name}.weight": Mask(granularity, values, shape)}
-    if layer.bias is not None and getattr(granularity, "axis", "rows") == "rows":
-        masks[f"{name}.bias"] = bias_mask(granularity, values, shape)
+    if layer.bias is not None and empties_outputs(granularity, layer):
+        masks[f"{name}.bias"] = bias_mask(granularity, values, shape, output_axis(layer))
     return masks

@@ -157,6 +157,7 @@ _FAMILIES: dict[str, _Family] = {
     "opt": replace(_DECODER, sizes=_named("hidden_size", "num_attention_heads", "num_hidden_layers", "ffn_dim")).having(
         word_embed_proj_dim=HIDDEN
     ),
+    "gpt2": replace(_DECODER, sizes=_named("n_embd", "n_head", "n_layer", "n_inner")).having(**_MARKS),
     "phi": _DECODER.having(num_key_value_heads=2, qk_layernorm=True, pad_token_id=0),
     "llama": _GROUPED,
     "mistral": _GROUPED.having(sliding_window=8),
