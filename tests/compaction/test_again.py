@@ -68,7 +68,8 @@ def test_sizes_compose_and_reload(model, through_a_folder, tmp_path):
 
 @pytest.mark.parametrize(
     "family",
-    ["bart", "t5", "flan-t5", "opt", "qwen2", "whisper", "phi", "albert", "deberta-v2", "mpnet", "swin", "clip"],
+    ["bart", "t5", "flan-t5", "opt", "qwen2", "whisper", "phi", "albert", "deberta-v2", "mpnet", "swin", "clip"]
+    + ["gpt2", "phi3", "deberta"],
 )
 def test_heads_are_counted_from_the_dense_model(family, tmp_path):
     """The last head that is left of each unit; T5 and MPNet find its position bias by its number in the dense model."""

@@ -13,4 +13,4 @@ class TestDense(CompactorContract):
 class TestDenseFused(TestDense):
     """Several matrices in one, and weights that are stored [in, out]."""
 
-    families = ("gpt2",)
+    families = ("gpt2", "phi3", "deberta")

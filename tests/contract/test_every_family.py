@@ -1,4 +1,4 @@
-"""All four strategies on every family with a decoder: short trainings on random inputs, compacted afterwards."""
+"""All four strategies on every family with a decoder or fused projections: short trainings on random inputs."""
 
 from fnmatch import fnmatchcase
 
@@ -27,7 +27,7 @@ STRATEGIES = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("family", GENERATING)
+@pytest.mark.parametrize("family", [*GENERATING, "modernbert", "deberta"])
 def test_trains_finishes_and_compacts(family, name):
     loop = Loop(tiny_model(family), STRATEGIES[name](), STEPS).train()
     masked = logits(loop.model)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from prune_core.granularity import Block, Element
 from prune_core.kit import layouts
@@ -16,24 +17,37 @@ from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.structure import Attention, FeedForward
 
 
-def attention(model: nn.Module, key: str, heads: int, shared: int, size: int) -> Attention:
+def attention(model: nn.Module, key: str, heads: int, shared: int, size: int, form: str = "separate") -> Attention:
     """An attention unit of `heads` query heads and `shared` key/value heads, with its linears."""
     widths = {"query": heads * size, "key": shared * size, "value": shared * size}
-    for role, width in widths.items():
-        model.add_module(f"{key}_{role}", nn.Linear(HIDDEN, width))
-    model.add_module(f"{key}_output", nn.Linear(heads * size, HIDDEN))
-    paths = [f"{key}_{role}" for role in ("query", "key", "value", "output")]
-    return Attention(key, key, *paths, heads=heads, key_value_heads=shared, head_size=size)
+    if form == "separate":
+        for role, width in widths.items():
+            model.add_module(f"{key}_{role}", nn.Linear(HIDDEN, width))
+    else:
+        model.add_module(f"{key}_query", layer(form, HIDDEN, sum(widths.values())))
+    model.add_module(f"{key}_output", layer(form, heads * size, HIDDEN))
+    paths = [f"{key}_{role if form == 'separate' else 'query'}" for role in widths]
+    counts = {"heads": heads, "key_value_heads": shared, "head_size": size}
+    return Attention(
+        key, key, *paths, f"{key}_output", **counts, by_head=form == "by head", turned=form == "fused, turned"
+    )
 
 
-def feed_forward(model: nn.Module, key: str, size: int, *, gated: bool) -> FeedForward:
-    for role in ("up", "gate") if gated else ("up",):
-        model.add_module(f"{key}_{role}", nn.Linear(HIDDEN, size))
-    model.add_module(f"{key}_down", nn.Linear(size, HIDDEN))
-    return FeedForward(key, f"{key}_up", f"{key}_gate" if gated else None, f"{key}_down", "act", size)
+def feed_forward(model: nn.Module, key: str, size: int, *, gated: bool, form: str = "separate") -> FeedForward:
+    fused, turned = form != "separate", form == "fused, turned"
+    for role in ("up", "gate") if gated and not fused else ("up",):
+        model.add_module(f"{key}_{role}", layer(form, HIDDEN, size * (2 if gated and fused else 1)))
+    model.add_module(f"{key}_down", layer(form, size, HIDDEN))
+    gate = f"{key}_up" if fused else f"{key}_gate"
+    return FeedForward(key, f"{key}_up", gate if gated else None, f"{key}_down", "act", size, turned)
+
+
+def layer(form: str, inputs: int, outputs: int) -> nn.Module:
+    return Conv1D(outputs, inputs) if form == "fused, turned" else nn.Linear(inputs, outputs)
 
 
 HIDDEN = 12
+FORMS = ("separate", "fused", "fused, turned", "by head")
 BLOCKS = [Block(1, 1), Block(2, 3), Block(3, 2), Block(6, 4), Block(6, 6), Block(6, 12)]
 """Smaller than a head of 3, as large, and over two or four of them; they divide 6 rows and 12 columns."""
 
@@ -70,19 +84,48 @@ class Case:
         masks, total = self.masks(keep), 0
         for unit in self.masked_units(masks):
             for name in unit.linears():
-                whole = unit.slice_of(name)
-                alive = np.repeat(living(unit, masks), whole.size)
-                total += int((masks[name] & (alive[:, None] if whole.axis == "rows" else alive)).sum())
+                mask, owners = plain(unit, masks, name), owners_of(unit, name)
+                alive = living(unit, masks)[owners]
+                last = name in (getattr(unit, "output", None), getattr(unit, "down", None))
+                total += int((mask & (alive if last else alive[:, None])).sum())
         return total
+
+
+def plain(unit, masks, name) -> np.ndarray:
+    """A mask [out, in]."""
+    return masks[name].T if unit.turned else masks[name]
+
+
+def owners_of(unit, name) -> np.ndarray:
+    """The head or neuron of every output of a linear (of every input, of the last one)."""
+    every = np.arange(unit.count)
+    if isinstance(unit, FeedForward):
+        return np.concatenate([every, every]) if unit.gate == unit.up == name else every
+    one = unit.head_size
+    group = one * (unit.heads // unit.key_value_heads)
+    if name == unit.output or unit.query != unit.value:
+        return np.repeat(every, group if name in (unit.query, unit.output) else one)
+    if unit.by_head:
+        return np.repeat(every, group + 2 * one)
+    return np.concatenate([np.repeat(every, group), np.repeat(every, one), np.repeat(every, one)])
 
 
 def living(unit, masks) -> np.ndarray:
     """Which heads (of key and value) or neurons still do something."""
+    last = unit.down if isinstance(unit, FeedForward) else unit.output
+    read = plain(unit, masks, last).any(axis=0)
     if isinstance(unit, FeedForward):
-        alive = masks[unit.up].any(axis=1) & masks[unit.down].any(axis=0)
-        return alive & masks[unit.gate].any(axis=1) if unit.gate else alive
-    values = masks[unit.value].any(axis=1).reshape(unit.key_value_heads, -1).any(axis=1)
-    return values & masks[unit.output].any(axis=0).reshape(unit.key_value_heads, -1).any(axis=1)
+        up = plain(unit, masks, unit.up).any(axis=1)
+        gate = plain(unit, masks, unit.gate).any(axis=1) if unit.gate else up
+        if unit.gate == unit.up:
+            gate, up = up[: unit.size], up[unit.size :]
+        return read & up & gate
+    values = plain(unit, masks, unit.value).any(axis=1)
+    if unit.query == unit.value and unit.by_head:
+        values = values.reshape(unit.count, 3, -1)[:, 2]
+    elif unit.query == unit.value:
+        values = values[-unit.count * unit.head_size :]
+    return values.reshape(unit.count, -1).any(axis=1) & read.reshape(unit.count, -1).any(axis=1)
 
 
 def group_of(model: nn.Module, plan: GroupPlan, draw_scores) -> ScoreGroup:
@@ -99,7 +142,7 @@ def plans(draw, unit):
     if isinstance(unit, FeedForward):
         return draw(st.sampled_from([layouts.neurons(unit), layouts.separate(unit, block), []]))
     choices = [layouts.heads(unit), layouts.head_slices(unit), layouts.separate(unit, block), []]
-    if unit.heads == unit.key_value_heads:
+    if unit.heads == unit.key_value_heads and unit.query != unit.value:
         choices.append(layouts.joint(unit, block))
     return draw(st.sampled_from(choices))
 
@@ -110,9 +153,11 @@ def models(draw):
     for index in range(draw(st.integers(1, 3))):
         if draw(st.booleans()):
             heads, shared, size = draw(st.sampled_from([(4, 4, 3), (4, 2, 3), (4, 1, 6), (2, 2, 6), (4, 2, 6)]))
-            units.append(attention(model, f"attention{index}", heads, shared, size))
+            forms = FORMS if heads == shared else FORMS[:-1]
+            units.append(attention(model, f"attention{index}", heads, shared, size, draw(st.sampled_from(forms))))
         else:
-            units.append(feed_forward(model, f"ffn{index}", draw(st.sampled_from([12, 24])), gated=draw(st.booleans())))
+            size, gated, form = draw(st.sampled_from([12, 24])), draw(st.booleans()), draw(st.sampled_from(FORMS[:-1]))
+            units.append(feed_forward(model, f"ffn{index}", size, gated=gated, form=form))
     found = [plan for unit in units for plan in draw(plans(unit))]
     generator = np.random.default_rng(draw(st.integers(0, 2**32)))
     levels = draw(st.sampled_from([3, 10**9]))  # few levels: many ties

@@ -77,8 +77,8 @@ def score_shape(kind: str, shape: tuple[int, int]) -> tuple[int, ...]:
         return (out + inputs,)
     if name == "element" or name.isdigit():
         return shape
-    axis, size = details
-    return ((out if axis == "rows" else inputs) // int(size),)
+    axis, sizes = details
+    return ((out if axis == "rows" else inputs) // sum(map(int, sizes.split("+"))),)
 
 
 def owner(kind: str, shape: tuple[int, int], row: int, column: int) -> tuple[int, ...]:
@@ -89,8 +89,13 @@ def owner(kind: str, shape: tuple[int, int], row: int, column: int) -> tuple[int
         return row // height, column // width
     if name == "element" or name.isdigit():
         return row, column
-    axis, size = details
-    return ((row if axis == "rows" else column) // int(size),)
+    axis, sizes = details
+    line, (count,) = row if axis == "rows" else column, score_shape(kind, shape)
+    for size in map(int, sizes.split("+")):  # several matrices, one behind the other
+        if line < count * size:
+            return (line // size,)
+        line -= count * size
+    raise IndexError(row, column)
 
 
 def expand(mask, kind: str, shape: tuple[int, int]) -> Array:

@@ -6,15 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from transformers.pytorch_utils import Conv1D
 
 from prune_core.granularity import parse_granularity
-from prune_core.kit.masked import MaskedLinear, attach
+from prune_core.kit.masked import MaskedConv1D, MaskedLinear, attach
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target, straight_through
 from prune_core.masks import Mask, bias_mask
 from tests.parity import reference
 
 KINDS = ("element", "block", "rows_columns", "n:m", "head:rows", "head:columns", "neuron:rows", "row:rows")
-KINDS += ("neuron:columns", "column:columns")
+KINDS += ("neuron:columns", "column:columns", "fused:rows", "fused:columns")
 ROUNDING = {"rtol": 1e-11, "atol": 1e-12}
 """Two orders of the same float64 sums."""
 
@@ -31,6 +32,11 @@ def covered(draw, kind):
         return f"block:{height}x{width}", shape
     if kind == "n:m":
         return f"{draw(st.integers(1, width))}:{width}", shape
+    if kind.startswith("fused"):
+        sizes = draw(st.lists(sides, min_size=2, max_size=3))
+        lines = rows * sum(sizes)
+        text = f"{kind.replace('fused', 'head')}:{'+'.join(map(str, sizes))}"
+        return text, (lines, width) if kind.endswith("rows") else (width, lines)
     if kind.partition(":")[2]:
         return f"{kind}:{height if kind.endswith('rows') else width}", shape
     return kind, shape
@@ -135,14 +141,37 @@ def test_masked_layer_and_movement(kind, data):
         np.testing.assert_allclose(group.scores.grad, wanted, **ROUNDING)
 
 
-def masked_model(target, weight, bias, mask):
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("n:m", "rows_columns")])
+@given(st.data())
+def test_a_masked_conv1d_is_the_masked_linear(kind, data):
+    """Weight, mask and granularity turned: the same output, and the same gradients turned."""
+    text, shape = data.draw(covered(kind))
+    granularity = parse_granularity(text)
+    weight, bias = numbers(data, *shape), numbers(data, shape[0])
+    mask = data.draw(values_of(granularity.score_shape(shape)))
+    x, upstream = (torch.from_numpy(numbers(data, 3, side)) for side in shape[::-1])
+    one = masked_model(Target("layer", granularity), weight, bias, mask)
+    other = masked_model(Target("layer", granularity.turned()), weight.T, bias, mask.T, Conv1D(*shape).double())
+    outputs = [model.layer(x) for model in (one, other)]
+    np.testing.assert_allclose(*(output.detach() for output in outputs), **ROUNDING)
+    for output in outputs:
+        output.backward(upstream)
+    np.testing.assert_allclose(other.layer.weight.grad.T, one.layer.weight.grad, **ROUNDING)
+    np.testing.assert_allclose(other.layer.bias.grad, one.layer.bias.grad, **ROUNDING)
+    np.testing.assert_allclose(other.group.scores.grad.T, one.group.scores.grad, **ROUNDING)
+    biases = [bias_mask(granularity, torch.from_numpy(mask).bool(), shape)]
+    biases += [bias_mask(granularity.turned(), torch.from_numpy(mask.T).bool(), shape[::-1], "columns")]
+    assert torch.equal(*(found.expand() for found in biases))
+
+
+def masked_model(target, weight, bias, mask, layer=None):
     model = torch.nn.Module()
-    model.layer = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
+    model.layer = layer or torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
     model.layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     model.group = ScoreGroup(GroupPlan("group", "ffn", (target,)), torch.zeros(mask.shape, dtype=torch.float64), 1)
     model.group.mask.copy_(torch.from_numpy(mask))
     attach(model, model.group, target, mask_bias=True)
-    assert type(model.layer) is MaskedLinear
+    assert type(model.layer) is (MaskedConv1D if layer else MaskedLinear)
     return model
 
 

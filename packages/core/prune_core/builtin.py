@@ -5,14 +5,18 @@ from prune_core.architectures.albert import ALBERT
 from prune_core.architectures.bart import BART
 from prune_core.architectures.bert import BERT
 from prune_core.architectures.clip import CLIP, CLIP_TEXT, CLIP_VISION
+from prune_core.architectures.deberta import DEBERTA
 from prune_core.architectures.deberta_v2 import DEBERTA_V2
 from prune_core.architectures.dinov2 import DINOV2
 from prune_core.architectures.distilbert import DISTILBERT
 from prune_core.architectures.gpt2 import GPT2
+from prune_core.architectures.gpt_neox import GPT_NEOX
 from prune_core.architectures.llama import LLAMA
+from prune_core.architectures.modernbert import MODERNBERT
 from prune_core.architectures.mpnet import MPNET
 from prune_core.architectures.opt import OPT
 from prune_core.architectures.phi import PHI
+from prune_core.architectures.phi3 import PHI3
 from prune_core.architectures.swin import SWIN
 from prune_core.architectures.t5 import T5, T5_GATED
 from prune_core.architectures.vit import VIT
@@ -118,6 +122,7 @@ def prune_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def prune_architectures() -> list[Architecture]:
-    text = [ALBERT, BART, BERT, DEBERTA_V2, DISTILBERT, GPT2, LLAMA, MPNET, OPT, PHI, T5, T5_GATED]
+    encoders = [ALBERT, BERT, DEBERTA, DEBERTA_V2, DISTILBERT, MODERNBERT, MPNET]
+    decoders = [GPT2, GPT_NEOX, LLAMA, OPT, PHI, PHI3]
     images = [CLIP, CLIP_TEXT, CLIP_VISION, DINOV2, SWIN, VIT]
-    return [*text, *images, WAV2VEC2, WHISPER]
+    return [*encoders, *decoders, BART, T5, T5_GATED, *images, WAV2VEC2, WHISPER]

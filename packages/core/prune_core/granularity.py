@@ -8,7 +8,7 @@ columns multiplies a row mask and a column mask (arXiv:2109.04838); n:m scores s
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -156,7 +156,7 @@ class _Sliced(Granularity):
     def columns(self, mask: Tensor, weight: Shape) -> Tensor:
         return self.spread(mask) if self.axis == "columns" else mask.amax().expand(weight[1])
 
-    def turned(self) -> "_Sliced":
+    def turned(self) -> Self:
         return replace(self, axis="columns" if self.axis == "rows" else "rows")
 
     def __str__(self) -> str:

@@ -33,6 +33,10 @@ _DROPOUTS = (
     "classifier_dropout_prob",
     "drop_path_rate",
     "mask_time_prob",
+    "classifier_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "attn_pdrop",
 )
 
 _Sizes = Callable[[int, int], dict[str, Any]]
@@ -126,6 +130,8 @@ _FAMILIES: dict[str, _Family] = {
     "deberta-v3": replace(_TEXT, model_type="deberta-v2").having(
         relative_attention=True, share_att_key=True, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm"
     ),
+    "deberta": _TEXT.having(relative_attention=True, pos_att_type=["p2c", "c2p"]),
+    "modernbert": _TEXT.having(**_MARKS, local_attention=8, global_attn_every_n_layers=2),
     "mpnet": _TEXT,
     "vit": _IMAGE,
     "deit": _IMAGE.having(architectures=["DeiTForImageClassification"]),
@@ -158,6 +164,8 @@ _FAMILIES: dict[str, _Family] = {
         word_embed_proj_dim=HIDDEN
     ),
     "gpt2": replace(_DECODER, sizes=_named("n_embd", "n_head", "n_layer", "n_inner")).having(**_MARKS),
+    "gpt_neox": _DECODER.having(pad_token_id=0),
+    "phi3": _GROUPED.having(eos_token_id=2, bos_token_id=1, sliding_window=8),
     "phi": _DECODER.having(num_key_value_heads=2, qk_layernorm=True, pad_token_id=0),
     "llama": _GROUPED,
     "mistral": _GROUPED.having(sliding_window=8),
