@@ -1,6 +1,7 @@
 """Where several matrices are one, or weights are [in, out]: what cannot be done there is refused in one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,15 +9,19 @@ from safetensors.torch import save_file
 
 from prune_block.config import BlockConfig
 from prune_block.strategy import BlockPruning
+from prune_core.architectures.bert import BERT
 from prune_core.compaction import compact
 from prune_core.errors import RecipeError, StructureError
+from prune_core.kit.masked import MaskedConv1D
 from prune_core.loading import structure_of
 from prune_core.quantization import need_linears
 from prune_core.rescue import load_pruned, masks_of_zeros
-from prune_core.structure import Attention
+from prune_core.structure import Attention, discover
 from prune_core.testing.loop import Loop, logits
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_model
+from prune_structured.config import StructuredConfig
+from prune_structured.strategy import Structured
 from prune_unstructured.config import UnstructuredConfig
 from prune_unstructured.strategy import Unstructured
 
@@ -58,6 +63,22 @@ def test_blocks_are_of_outputs_and_inputs_in_a_conv1d_too():
     written = {name.split(".h.0.")[1]: str(mask.granularity) for name, mask in masks.items() if ".h.0." in name}
     assert written["attn.c_attn.weight"] == written["attn.c_proj.weight"] == "block:4x8"
     assert written["mlp.c_fc.weight"] == written["mlp.c_proj.weight"] == "block:16x2"
+
+
+def test_a_layout_that_calls_one_matrix_three_is_no_family():
+    """BERT's query alone has no room for keys and values beside its queries."""
+    one = replace(BERT.stacks[0].attention["attention"], key="attention.self.query", value="attention.self.query")
+    wrong = replace(BERT, stacks=(replace(BERT.stacks[0], attention={"attention": one}),))
+    with pytest.raises(
+        StructureError, match=r"self\.query gives 32 features, which is no number of heads of 8 .* the 4"
+    ):
+        discover(tiny_model("bert"), [wrong])
+
+
+def test_gates_multiply_what_the_consumers_read_and_nothing_else():
+    loop = Loop(tiny_model("gpt2"), Structured(StructuredConfig(density=0.5)), 2)
+    masked = {name.split(".h.")[1] for name, module in loop.model.named_modules() if isinstance(module, MaskedConv1D)}
+    assert masked == {f"{layer}.{part}.c_proj" for layer in (0, 1) for part in ("attn", "mlp")}
 
 
 def test_a_gpt2_of_2021(tmp_path):

@@ -322,9 +322,15 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
     )
     if not head_size:
         return found
-    output, keys = linear(layer, layout.output), linear(layer, layout.key)
+    paths = (layout.query, layout.key, layout.value, layout.output)
+    _, keys, _, output = (linear(layer, name) for name in paths)
     heads, shared = inputs(output) // head_size, outputs(keys) // head_size
     shared = (shared - heads) // 2 if found.fused else shared
+    if not shared or heads % shared:
+        raise StructureError(
+            f"{found.key_} gives {outputs(keys)} features, which is no number of heads of {head_size} features beside "
+            f"the {heads} that {found.output} reads"
+        )
     return replace(found, heads=heads, key_value_heads=shared, turned=isinstance(output, Conv1D))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prune_core.granularity import Granularity, Shape
+from prune_core.granularity import Column, Granularity, Head, Neuron, Shape
 from prune_core.kit import binarizers
 
 Part = Literal["attention", "ffn"]
@@ -42,11 +42,11 @@ class GroupPlan:
     targets: tuple[Target, ...]
 
     def scaled(self) -> tuple[Target, ...]:
-        """Targets that a soft mask multiplies: whole columns of the consumer alone, so that a unit is not scaled twice.
+        """Targets that a soft mask multiplies: whole inputs of the consumer alone, so that a unit is not scaled twice.
 
         A mask that cuts finer than whole units does not go with the consumer's: all targets then.
         """
-        consumers = tuple(t for t in self.targets if t.consumer and getattr(t.granularity, "axis", "") == "columns")
+        consumers = tuple(t for t in self.targets if t.consumer and isinstance(t.granularity, (Head, Neuron, Column)))
         return consumers or self.targets
 
 
