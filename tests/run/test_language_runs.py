@@ -37,6 +37,7 @@ CASES = [
     ("translation", writers.t5),
     ("causal-lm", writers.opt),
     ("causal-lm", writers.llama),
+    ("causal-lm", writers.gpt2),
     ("masked-lm", writers.bert),
 ]
 

@@ -11,6 +11,8 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -53,6 +55,11 @@ def t5(**changes: Any) -> PreTrainedModel:
 
 def opt() -> PreTrainedModel:
     return OPTForCausalLM(OPTConfig(vocab_size=len(WORDS), ffn_dim=16, word_embed_proj_dim=16, **_DECODER, **SPECIAL))
+
+
+def gpt2() -> PreTrainedModel:
+    sizes = {"n_embd": 16, "n_inner": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), **sizes, **SPECIAL))
 
 
 def llama() -> PreTrainedModel:
