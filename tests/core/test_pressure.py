@@ -17,7 +17,7 @@ def test_pressure_is_the_lagrangian_of_the_share_of_open_units(binarizer):
         share = reference.l0(scores) if binarizer == "hard_concrete" else float((scores > 0).mean())
         shares.append(share)
         sizes.append(group.cost * scores.size * (2.0 if group.plan.part == "ffn" else 1.0))
-    state = model.pruning.lagrangian
+    state = model.pruning.lagrangians[0]
     ramp = (8 - 2) / (2 / 3 * (28 - 2))  # linear, over after two thirds of the way
     assert state.target.item() == pytest.approx(1 - 0.7 * ramp)
     density = float(np.average(shares, weights=sizes))
@@ -31,7 +31,7 @@ def test_pressure_aims_at_the_share_of_what_may_go():
     model = small_units()
     options = {"density": 0.6, "exclude": ("layer.0.*",), "binarizer": "threshold"}
     training = Training(model, "structured", 10, **options).run(9)
-    assert model.pruning.lagrangian.target.item() == pytest.approx(0.2)
+    assert model.pruning.lagrangians[0].target.item() == pytest.approx(0.2)
     assert 0.6 - ONE_UNIT["structured"] < stored_density(model, training.pruning.finish()) <= 0.6
 
 
@@ -42,7 +42,7 @@ def test_pressure_has_arrived_before_the_masks_are_final(warmup, cooldown):
     targets = []
     for step in range(round(100 * (1 - cooldown))):
         training.pruning.resume(step)
-        targets.append(model.pruning.lagrangian.target.item())
+        targets.append(model.pruning.lagrangians[0].target.item())
     assert targets[int(100 * warmup)] == 1.0
     assert targets == sorted(targets, reverse=True)
     assert len(set(targets)) > 10  # a ramp, not a jump

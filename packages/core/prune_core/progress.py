@@ -23,7 +23,7 @@ def progress_bar(trainer: Trainer, stage: str) -> Iterator[None]:
     A bar hides the cursor and redraws itself from a thread of its own: left alone by an error it would go on so.
     """
     strategy = getattr(trainer, "strategy", None)
-    target = getattr(getattr(strategy, "config", None), "target", None)
+    target = getattr(strategy, "target", None)
     bar = ProgressBar(stage, getattr(getattr(trainer, "task", None), "metric", None), target)
     trainer.add_callback(bar)
     try:

@@ -66,7 +66,11 @@ class Results:
         return [
             _row(title, "-" if before is None else _rounded(before), _rounded(self.pruned[self.metric])),
             *([_row(f"{self.metric} in int8", "", _rounded(self.int8[self.metric]))] if self.int8 else []),
-            _row(f"density (asked {self.asked})", "1", f"{self.compaction.density:.3f}"),
+            _row(
+                "density" if self.asked is None else f"density (asked {self.asked:.4g})",
+                "1",
+                f"{self.compaction.density:.3f}",
+            ),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),
             _row("parameters", f"{baseline.parameters:,}", f"{model.parameters:,}"),

@@ -291,7 +291,7 @@ def _report(
         dense=_evaluate(job, dense) if known else {},
         pruned=_evaluate(job, model),
         int8=_in_int8(ready, compaction),
-        asked=getattr(ready.strategy.config, "target", None),
+        asked=ready.strategy.target,
         filled=ready.fill is not None or ready.quantize is not None,
         compaction=compaction,
         verification=verification,

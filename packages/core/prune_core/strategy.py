@@ -56,6 +56,11 @@ class Strategy(ABC):
     def __init__(self, config: StrategyConfig) -> None:
         self.config = config
 
+    @property
+    def target(self) -> float | None:
+        """The density of the whole model that it lands on, once prepared; None (the default) where it has none."""
+        return None
+
     @abstractmethod
     def prepare(self, context: Context) -> None:
         """Attach scores and masks to the model. StructureError, saying what was there, when nothing matched."""

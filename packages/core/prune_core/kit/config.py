@@ -1,7 +1,7 @@
 """The fields that every masking strategy shares. No torch here: configurations are read to list plugins."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from prune_core.strategy import StrategyConfig
 
 DEFAULT_DENSITY = 0.35
 
+Share = Annotated[float, Field(gt=0, le=1)]
 Binarizer = Literal["topk", "threshold", "sigmoid_threshold", "magnitude", "hard_concrete"]
 
 
@@ -20,6 +21,11 @@ class MaskingConfig(StrategyConfig):
         gt=0,
         le=1,
         description=f"Share of the prunable weights that remains, {DEFAULT_DENSITY} by default; the run lands on it.",
+    )
+    part_densities: dict[str, Share] = Field(
+        {},
+        description="Densities of parts by their own, by globs of `prune inspect` keys, such as encoder.*: 0.6 and "
+        "decoder.*: 0.3; what is left has `density`.",
     )
     penalty_weight: float | None = Field(
         None, gt=0, description="Weight of the cost on scores, instead of a density: the density is what comes of it."
@@ -58,6 +64,8 @@ class MaskingConfig(StrategyConfig):
     def _consistent(self) -> "MaskingConfig":
         if self.density is not None and self.penalty_weight is not None:
             raise ValueError("give a density or a penalty_weight, not both")
+        if self.part_densities and self.penalty_weight is not None:
+            raise ValueError("give part_densities or a penalty_weight, not both")
         if self.penalty_weight is not None and self.binarizer in ("topk", "magnitude"):
             raise ValueError(f"the binarizer {self.binarizer} keeps a density: give density, not penalty_weight")
         if self.warmup + self.cooldown >= 1:

@@ -5,7 +5,7 @@ scores (`layout`), and no more.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +16,9 @@ from prune_core.granularity import Neuron
 from prune_core.kit import binarizers, penalties
 from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
 from prune_core.kit.config import MaskingConfig
-from prune_core.kit.cut import OwnUnits, Ranking, Units, cut_threshold, sliced_units, stored_weights
+from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.masked import attach, detach, empties_outputs, plain_linear
+from prune_core.kit.pools import Pool, parted
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
@@ -30,12 +31,12 @@ STATE = "pruning"
 
 
 class PruningState(nn.Module):
-    """All that a strategy adds to a model: the groups, and the multipliers of a target density."""
+    """All that a strategy adds to a model: the groups, and the multipliers of each target density, if there is one."""
 
-    def __init__(self, groups: Sequence[ScoreGroup], *, pressed: bool) -> None:
+    def __init__(self, groups: Sequence[ScoreGroup], densities: int) -> None:
         super().__init__()
         self.groups = nn.ModuleList(groups)
-        self.lagrangian = penalties.Lagrangian() if pressed else None
+        self.lagrangians = nn.ModuleList(penalties.Lagrangian() for _ in range(densities))
 
 
 class MaskingStrategy(Strategy):
@@ -54,17 +55,17 @@ class MaskingStrategy(Strategy):
     def layout(self, structure: ModelStructure) -> Sequence[GroupPlan]:
         """The groups of scores for the units of `structure` (less the excluded ones)."""
 
-    def cut(self, groups: Sequence[ScoreGroup], density: float, *, exact: bool) -> list[Tensor]:
-        """Masks of the highest scores that physically hold `density`: over all groups, or in each ("local")."""
-        budget = self._budget(density)
+    def cut(self, pool: Pool, density: float, *, exact: bool) -> list[Tensor]:
+        """Masks of a pool: the highest scores that physically hold `density`, over all groups or in each ("local")."""
+        budget, groups = pool.budget(density), pool.groups
         if self.config.scope == "local" and self.sparse and not exact:  # sorting every weight at every step is slow
-            return [binarizers.topk(group.bounded, budget / self._covered) for group in groups]
+            return [binarizers.topk(group.bounded, budget / pool.covered) for group in groups]
         ranking = {
             group.plan.name: self._ranked(group, index / len(groups), exact) for index, group in enumerate(groups)
         }
         if exact and self.sparse:
-            return self._stored(groups, ranking, budget)
-        threshold = cut_threshold(self._units, ranking, budget, exact=exact)
+            return self._stored(pool, ranking, budget)
+        threshold = cut_threshold(pool.units, ranking, budget, exact=exact)
         return [ranking[group.plan.name] > threshold for group in groups]
 
     def prepare(self, context: Context) -> None:
@@ -75,19 +76,11 @@ class MaskingStrategy(Strategy):
         self._model, self._structure, self._seed = context.model, context.structure, context.seed
         self._progress = Progress(0, context.total_steps)
         groups = [self._group(plan, index / len(plans)) for index, plan in enumerate(plans)]
-        sliced = [sliced_units(context.model, unit, groups) for unit in context.structure.units]
-        owners = [units for units in sliced if units is not None]
-        self._deciding = {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
-        self._units: Sequence[Units] = [OwnUnits(group) for group in groups] if self.sparse else owners
-        if not self._units:
-            raise StructureError(
-                "nothing would be removed: the layout masks no matrix that decides on a head or a neuron (value and "
-                "output, up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
-            )
-        self._total = context.structure.size(context.model)
         self._bound(groups)
-        self.cut(groups, self._final_density(), exact=False)  # refuses a density that cannot be reached
-        state = PruningState(groups, pressed=self._pressed)
+        self._pools = self._make_pools(groups)
+        for pool in self._pools:
+            self.cut(pool, pool.density, exact=False)  # refuses a density that cannot be reached
+        state = PruningState(groups, len(self._pools) if self._pressed else 0)
         context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
         for group in groups:
             for target in group.plan.scaled() if self._gated else group.plan.targets:
@@ -124,20 +117,25 @@ class MaskingStrategy(Strategy):
         rate = {"lr": self.config.score_learning_rate, "weight_decay": 0.0}
         if scores:
             groups.append({"params": scores, **rate})
-        if self._state.lagrangian is not None:
-            pressure = {"lr": self.config.pressure_learning_rate, "weight_decay": 0.0, "maximize": True}
-            groups.append({"params": [self._state.lagrangian.multipliers], **pressure})
+        pressure = {"lr": self.config.pressure_learning_rate, "weight_decay": 0.0, "maximize": True}
+        groups.append({"params": list(self._state.lagrangians.parameters()), **pressure})
         return [group for group in groups if group["params"]]
 
     def masks(self) -> MaskSet:
         if self._gated and not self._frozen:
-            kept = [gates > 0 for gates in self._gates(self._final_density())]
+            kept = [(group, gates > 0) for group, gates in self._gates()]
         else:
-            kept = [group.mask > 0 for group in self._groups]
+            kept = [(group, group.mask > 0) for group in self._groups]
         masks: dict[str, Mask] = {}
-        for group, values in zip(self._groups, kept, strict=True):
+        for group, values in kept:
             masks.update(self._group_masks(group, values.detach().cpu()))
         return MaskSet(masks, sparse=self.sparse)
+
+    @property
+    def target(self) -> float | None:
+        if self.config.target is None:
+            return None
+        return sum(pool.density * pool.total for pool in self._pools) / sum(pool.total for pool in self._pools)
 
     def settled(self, progress: Progress) -> bool:
         if self._gated or self.config.target is None:  # before the freeze their density is what the scores make of it
@@ -196,13 +194,6 @@ class MaskingStrategy(Strategy):
     def _schedule(self, start: float, end: float) -> Schedule:
         return Schedule(start, end, self.config.warmup, self.config.cooldown, self.config.schedule)
 
-    def _final_density(self) -> float:
-        return 1.0 if self.config.target is None else self.config.target
-
-    def _density(self) -> float:
-        """The scheduled density."""
-        return self._schedule(self._start, self._final_density()).value(self._progress)
-
     def _group(self, plan: GroupPlan, shift: float) -> ScoreGroup:
         weights = [plain_linear(self._model, target.module).weight for target in plan.targets]
         for target, weight in zip(plan.targets, weights, strict=True):
@@ -218,7 +209,7 @@ class MaskingStrategy(Strategy):
         return group
 
     def _bound(self, groups: Sequence[ScoreGroup]) -> None:
-        """Lay what earlier runs decided on the groups, and see how many weights are open to decide."""
+        """Lay what earlier runs decided on the groups, as bounds."""
         for field, read in (("rewind", self._heads_of), ("within", open_weights)):
             path = getattr(self.config, field)
             weights = read(earlier_masks(path, field, self._model)) if path else {}
@@ -227,32 +218,29 @@ class MaskingStrategy(Strategy):
                 masked = all(target.module in weights for target in group.plan.targets)
                 group.held |= touched if field == "rewind" else False
                 group.gone |= ~touched if field == "within" and masked else False
-        lives = {group.plan.name: group.bounded.detach() for group in groups}
-        counts = [(unit.cost, unit.life(lives)) for unit in self._units]
-        self._covered = sum(cost * life.numel() for cost, life in counts)
-        self._held = sum(cost * int(life.isposinf().sum()) for cost, life in counts)
-        gone = sum(cost * int(life.isneginf().sum()) for cost, life in counts)
-        self._start = 1 - gone / self._total
-        if self._final_density() > self._start and self.config.target is not None:
-            raise StructureError(
-                f"density {self.config.target} cannot be reached: strategy.within leaves {self._start:.3f} of the "
-                "prunable weights; ask for less"
-            )
 
     def _heads_of(self, masks: MaskSet) -> dict[str, Tensor]:
         return kept_heads(masks, self._structure)
 
-    def _budget(self, density: float) -> float:
-        """Weights that may stay in the masked units, so that `density` of all prunable ones remain."""
-        alone = self._total - self._covered
-        if density * self._total < alone + self._held:
-            parts = "parts left alone and the heads of rewind" if self._held else "parts left alone"
-            share = (alone + self._held) / self._total
-            raise StructureError(
-                f"density {density} cannot be reached: the {parts} hold {share:.3f} of the prunable weights by "
-                "themselves; exclude less or ask for more"
-            )
-        return density * self._total - alone
+    def _make_pools(self, groups: Sequence[ScoreGroup]) -> list[Pool]:
+        """The parts with a density of their own and the rest; StructureError where masks can remove nothing of one."""
+        self._deciding: dict[str, Slice] = {}
+        parts, rest = self.config.part_densities, 1.0 if self.config.target is None else self.config.target
+        pools = []
+        for glob, members in parted(self._structure, parts).items():
+            inside = {name for unit in members for name in unit.linears()}
+            own = tuple(group for group in groups if group.plan.targets[0].module in inside)
+            sliced = [sliced_units(self._model, unit, own) for unit in members]
+            owners = tuple(units for units in sliced if units is not None)
+            self._deciding |= {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
+            units: tuple[Units, ...] = tuple(OwnUnits(group) for group in own) if self.sparse else owners
+            if not units:
+                raise StructureError(_nothing_removed(glob))
+            total = sum(linear(self._model, name).weight.numel() for name in inside)
+            pools.append(Pool(glob, parts.get(glob, rest), total, members, own, units))
+            if self.config.target is not None:
+                pools[-1].check_start()
+        return pools
 
     def _ranked(self, group: ScoreGroup, offset: float, exact: bool) -> Tensor:
         """The scores of a group as the cut compares them with those of the others."""
@@ -265,11 +253,11 @@ class MaskingStrategy(Strategy):
             scores = in_multiples(group.ranked(scores), getattr(self.config, "neuron_multiple", 1))
         return group.ranked(scores)
 
-    def _stored(self, groups: Sequence[ScoreGroup], ranking: Ranking, budget: float) -> list[Tensor]:
+    def _stored(self, pool: Pool, ranking: Ranking, budget: float) -> list[Tensor]:
         """Masks of what is stored in the end where zeros are left out: what lies in emptied heads and neurons goes."""
-        weights = [one for unit in self._structure.units for one in stored_weights(self._model, unit, groups)]
+        weights = [one for unit in pool.members for one in stored_weights(self._model, unit, pool.groups)]
         threshold = cut_threshold(weights, ranking, budget)
-        masks = {group.plan.name: torch.zeros_like(group.mask) for group in groups}
+        masks = {group.plan.name: torch.zeros_like(group.mask) for group in pool.groups}
         for one in weights:
             mask = masks[one.slice.group.plan.name]
             mask.copy_(torch.maximum(mask, one.stored(ranking, threshold).to(mask)))
@@ -286,11 +274,11 @@ class MaskingStrategy(Strategy):
         if self.config.target is None:
             cut = self._schedule(0.0, self.config.threshold).value(self._progress)
             rule = binarizers.threshold if self.config.binarizer == "threshold" else binarizers.sigmoid_threshold
-            kept = [rule(group.bounded, cut, self.config.floor) for group in self._groups]
+            kept = [(group, rule(group.bounded, cut, self.config.floor)) for group in self._groups]
         else:
             self._aim()
-            kept = self.cut(self._groups, self._density(), exact=exact)
-        for group, mask in zip(self._groups, kept, strict=True):
+            kept = self._cut_all(self._scheduled, exact=exact)
+        for group, mask in kept:
             group.mask.copy_(group.cut_to(mask))
 
     def _settle(self) -> None:
@@ -302,7 +290,7 @@ class MaskingStrategy(Strategy):
 
     def _update_gates(self, exact: bool) -> None:
         if exact:
-            for group, kept in zip(self._groups, self._gates(self._final_density()), strict=True):
+            for group, kept in self._gates():
                 group.mask.copy_(kept * group.soft_mean().clamp_min(1e-3))
             return
         self._aim()
@@ -310,32 +298,52 @@ class MaskingStrategy(Strategy):
             noise = binarizers.concrete_noise(group.scores.shape, self._seed, 1009 * self._progress.step + index)
             group.noise.copy_(noise)
 
-    def _gates(self, density: float) -> list[Tensor]:
+    def _gates(self) -> list[tuple[ScoreGroup, Tensor]]:
         """Gates that stay: those of the highest scores, or with a penalty weight those that are open."""
         if self.config.target is None:
-            return [(group.soft_mean() > 0).float() for group in self._groups]
-        return self.cut(self._groups, density, exact=True)
+            return [(group, (group.soft_mean() > 0).float()) for group in self._groups]
+        return self._cut_all(lambda pool: pool.density, exact=True)
+
+    def _cut_all(self, density: Callable[[Pool], float], *, exact: bool) -> list[tuple[ScoreGroup, Tensor]]:
+        """Each group with its mask, every pool at a density of its own."""
+        return [
+            pair
+            for pool in self._pools
+            for pair in zip(pool.groups, self.cut(pool, density(pool), exact=exact), strict=True)
+        ]
+
+    def _scheduled(self, pool: Pool) -> float:
+        """The density of a pool now."""
+        return self._schedule(pool.start, pool.density).value(self._progress)
 
     def _aim(self) -> None:
         """Move the target of the pressure: linearly, and there after two thirds of the time that masks move."""
-        if self._state.lagrangian is not None:
-            warmup, cooldown = self.config.warmup, self.config.cooldown
-            rest = 1 - warmup - 2 / 3 * (1 - warmup - cooldown)
-            first, last = (self._budget(density) / self._covered for density in (self._start, self._final_density()))
-            ramp = Schedule(first, last, warmup, rest, "linear")
-            self._state.lagrangian.target.fill_(ramp.value(self._progress))
+        warmup, cooldown = self.config.warmup, self.config.cooldown
+        rest = 1 - warmup - 2 / 3 * (1 - warmup - cooldown)
+        for pool, lagrangian in self._pressed_pools():
+            ramp = Schedule(pool.share(pool.start), pool.share(pool.density), warmup, rest, "linear")
+            lagrangian.target.fill_(ramp.value(self._progress))
+
+    def _pressed_pools(self) -> Iterator[tuple[Pool, penalties.Lagrangian]]:
+        return zip(self._pools, self._state.lagrangians, strict=False)  # type: ignore[arg-type]  # none without pressure
 
     def _pressure(self) -> Tensor:
-        lagrangian = self._state.lagrangian
-        assert lagrangian is not None
+        zero = self._groups[0].scores.new_zeros(())
+        return sum((press(self._open(pool)) for pool, press in self._pressed_pools() if self._weighs(pool)), zero)
+
+    def _open(self, pool: Pool) -> Tensor:
+        """Share of a pool's weights under masks that is open, by the weights of the parts; differentiable."""
         count = binarizers.open_probability if self._gated else penalties.open_count
+        shares = (self._cost(group) / self._weighs(pool) * count(group.bounded).sum() for group in pool.groups)
+        return sum(shares, pool.groups[0].scores.new_zeros(()))
+
+    def _weighs(self, pool: Pool) -> float:
+        return sum(self._cost(group) * group.scores.numel() for group in pool.groups)
+
+    def _cost(self, group: ScoreGroup) -> float:
+        """What one open score of a group costs."""
         weights = {"attention": self.config.attention_weight, "ffn": self.config.ffn_weight}
-        costs = [group.cost * weights[group.plan.part] for group in self._groups]
-        total = sum(cost * group.scores.numel() for cost, group in zip(costs, self._groups, strict=True))
-        if not total:
-            return self._groups[0].scores.new_zeros(())
-        held = sum((cost / total * count(g.bounded).sum() for cost, g in zip(costs, self._groups, strict=True)), 0.0)
-        return lagrangian(held)  # type: ignore[no-any-return]
+        return group.cost * weights[group.plan.part]
 
     def _measure_magnitudes(self) -> None:
         for group in self._groups:
@@ -368,3 +376,11 @@ class MaskingStrategy(Strategy):
         for target in group.plan.scaled() if self._gated else ():
             weight = linear(self._model, target.module).weight
             weight.copy_(target.granularity.apply(weight, target.orient(group.mask).to(weight.dtype)))
+
+
+def _nothing_removed(part: str) -> str:
+    where = f"{part}: nothing" if part else "nothing"
+    return (
+        f"{where} would be removed: the layout masks no matrix that decides on a head or a neuron (value and output, "
+        "up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
+    )

@@ -26,6 +26,8 @@ class UnstructuredConfig(MaskingConfig):
             raise ValueError(
                 f"pattern {self.pattern} fixes the density at {n / m}: give no other, and no penalty_weight"
             )
+        if self.part_densities:
+            raise ValueError(f"pattern {self.pattern} fixes the density of every part: leave part_densities out")
         if self.rewind is not None:
             raise ValueError(f"pattern {self.pattern} cannot keep whole heads: leave rewind out")
         if self.binarizer not in ("topk", "magnitude"):

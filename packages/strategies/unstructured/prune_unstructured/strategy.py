@@ -10,7 +10,8 @@ from prune_core.granularity import NM, Element
 from prune_core.kit import binarizers
 from prune_core.kit.layouts import elements
 from prune_core.kit.masking import MaskingStrategy
-from prune_core.kit.scores import GroupPlan, ScoreGroup
+from prune_core.kit.pools import Pool
+from prune_core.kit.scores import GroupPlan
 from prune_core.structure import ModelStructure
 from prune_unstructured.config import UnstructuredConfig
 
@@ -24,12 +25,12 @@ class Unstructured(MaskingStrategy):
     def layout(self, structure: ModelStructure) -> Sequence[GroupPlan]:
         return elements(structure, NM(*self.config.group) if self.config.pattern else Element())
 
-    def cut(self, groups: Sequence[ScoreGroup], density: float, *, exact: bool) -> list[Tensor]:
+    def cut(self, pool: Pool, density: float, *, exact: bool) -> list[Tensor]:
         """With a pattern: the n best of every m always stay, the best of the others until the schedule is over."""
         if not self.config.pattern:
-            return super().cut(groups, density, exact=exact)
+            return super().cut(pool, density, exact=exact)
         masks = []
-        for group in groups:
+        for group in pool.groups:
             best = binarizers.n_of_m(group.scores, *self.config.group)
             others = group.scores.masked_fill(best > 0, torch.inf)
             masks.append(binarizers.topk(others, density))

@@ -1,0 +1,85 @@
+"""Parts of a model with densities of their own, such as encoder and decoder."""
+
+import pytest
+from pydantic import ValidationError
+
+from prune_core.compaction import compact
+from prune_core.errors import PruneError, StructureError
+from prune_core.loading import structure_of
+from prune_core.pruning import Pruning
+from prune_core.testing.tiny import tiny_model
+from tests.core.loops import STRATEGIES, Training, stored_density
+
+STACKS = {"encoder.*": 0.7, "decoder.*": 0.4}
+
+
+def stored_in(model, masks, prefix):
+    """Stored weights of the units whose keys begin so, over those of the dense model; counted in the compact one."""
+    names = [name for unit in structure_of(model).units if unit.key.startswith(prefix) for name in unit.linears()]
+    total = sum(model.get_submodule(name).weight.numel() for name in names)
+    parameters = dict(compact(model, masks).model.named_parameters())
+    left = [parameters[f"{name}.weight"] for name in names if f"{name}.weight" in parameters]
+    return sum(int((weight != 0).sum()) if masks.sparse else weight.numel() for weight in left) / total
+
+
+@pytest.mark.parametrize("binarizer", ["topk", "hard_concrete"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_stack_lands_on_its_own(strategy, binarizer):
+    model = tiny_model("t5", heads=8)
+    training = Training(model, strategy, 8, part_densities=STACKS, binarizer=binarizer).run()
+    aimed = training.pruning.strategy.target
+    masks = training.pruning.finish()
+    for part, density in STACKS.items():
+        assert density - 0.07 < stored_in(model, masks, part[:-1]) <= density
+    assert 0.4 < aimed < 0.7
+    assert aimed - 0.07 < stored_density(model, masks) <= aimed
+
+
+def test_the_rest_has_the_density_of_all():
+    model = tiny_model("bert", heads=8, layers=3)
+    options = {"density": 0.3, "part_densities": {"layer.0.*": 1.0, "layer.1.ffn": 0.5}}
+    masks = Training(model, "structured", 8, **options).run().pruning.finish()
+    assert stored_in(model, masks, "layer.0.") == 1.0
+    assert stored_in(model, masks, "layer.1.ffn") == 0.5
+    reached = [stored_in(model, masks, f"layer.{key}") for key in ("1.attention", "2.attention", "2.ffn")]
+    assert 0.2 < sum(reached) / 3 <= 0.3, "a tiny BERT's attention has as many weights as its FFN"
+
+
+def test_pressure_aims_at_each():
+    model = tiny_model("t5", heads=8)
+    Training(model, "structured", 10, part_densities=STACKS, binarizer="threshold").run(9)
+    assert [press.target.item() for press in model.pruning.lagrangians] == pytest.approx(list(STACKS.values()))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (
+            {"part_densities": {"encoder.*": 0.5}},
+            r"part_densities: 'encoder.\*' names no prunable unit; there are layer",
+        ),
+        (
+            {"part_densities": {"layer.0.*": 0.5, "*.ffn": 0.5}},
+            r"part_densities: 'layer.0.\*' and '\*.ffn' both name layer.0.ffn",
+        ),
+        (
+            {"part_densities": {"layer.0.*": 0.3}, "exclude": ("layer.0.attention",)},
+            r"density 0.3 cannot be reached in layer.0.\*: the parts left alone hold 0.500",
+        ),
+        ({"part_densities": {"layer.0.*": 0.3}, "exclude": ("layer.0.*",)}, r"layer.0.\*: nothing would be removed"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, fault):
+    with pytest.raises(StructureError, match=fault):
+        Pruning(tiny_model("bert"), "structured", total_steps=4, **options)
+
+
+@pytest.mark.parametrize("options", [{"part_densities": {"*": 1.5}}, {"part_densities": STACKS, "penalty_weight": 2.0}])
+def test_mistakes_in_the_field(options):
+    with pytest.raises((PruneError, ValidationError), match="part_densities"):
+        Pruning(tiny_model("bert"), "structured", total_steps=4, **options)
+
+
+def test_a_pattern_has_one_density():
+    with pytest.raises(PruneError, match="pattern 2:4 fixes the density of every part: leave part_densities out"):
+        Pruning(tiny_model("bert"), "unstructured", total_steps=4, pattern="2:4", part_densities={"layer.0.*": 0.5})
