@@ -307,6 +307,19 @@ def _write_distilbert():
 
 
 @pytest.fixture(scope="session")
+def still(tmp_path_factory):
+    """Without dropout: two processes draw other numbers than one."""
+    folder = tmp_path_factory.mktemp("still") / "model"
+    return write_bert(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+@pytest.fixture(scope="session")
+def forty(inputs):
+    """40 rows are 5 batches of 8, or 10 of 4: no batch is filled up."""
+    return {**inputs["bert"]["task"], "max_train_samples": 40, "max_validation_samples": 15}
+
+
+@pytest.fixture(scope="session")
 def other_words():
     """`other_words(folder)`: gives a model another numbering of the same words."""
 

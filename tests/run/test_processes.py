@@ -13,7 +13,6 @@ from prune_core.run import run
 BOTH_WELL = [(0, ""), (0, "")]
 HALVES = {"max_steps": 10, "batch_size": 4, "save_steps": 3, "eval_steps": 4}
 WHOLE = {**HALVES, "batch_size": 8}
-"""40 rows are 5 batches of 8, or 10 of 4: no batch is filled up."""
 
 
 def logged(folder):
@@ -23,19 +22,6 @@ def logged(folder):
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def still(tmp_path_factory, write_bert):
-    """Without dropout: two processes draw other numbers than one."""
-    return write_bert(
-        tmp_path_factory.mktemp("still") / "model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-
-
-@pytest.fixture(scope="module")
-def forty(inputs):
-    return {**inputs["bert"]["task"], "max_train_samples": 40, "max_validation_samples": 15}
 
 
 @pytest.mark.parametrize(("strategy", "teacher"), [("hybrid", "self"), ("structured", "none")])
@@ -127,15 +113,6 @@ def test_an_error_in_the_main_process_ends_the_other(recipe, children, tmp_path)
     assert (code, other) == (3, 3)
     assert error.startswith("RunError: ")
     assert silent.startswith("ElsewhereError: the main process of this run failed")
-
-
-def test_sharding_is_refused(recipe, children, tmp_path):
-    for code, error in children.finish_pair(
-        recipe(tmp_path / "run"), before="os.environ['ACCELERATE_USE_FSDP'] = 'true'"
-    ):
-        assert code == 3
-        assert error.startswith("RecipeError: ACCELERATE_USE_FSDP: a strategy reads whole weights")
-        assert "\n" not in error
 
 
 def test_a_loss_astray_in_one_process_stops_both(recipe, children, tmp_path):

@@ -23,7 +23,9 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
 """How long processes wait for one that measures or compacts; one that fails ends the others at once."""
 
-_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+_FSDP = "ACCELERATE_USE_FSDP"
+_OTHER_ENGINES = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+_SHARDED_BY = "accelerate launch --use_fsdp --fsdp_version 2, or with torchrun and training.sharded: true"
 _ENDED = ("gloo", "closed by peer", "reset by peer", "remote process has exited")
 
 
@@ -31,7 +33,7 @@ _ENDED = ("gloo", "closed by peer", "reset by peer", "remote process has exited"
 def joined(device: str) -> Iterator[None]:
     """The processes of this run, joined in the meantime; `device` is cpu or cuda.
 
-    ElsewhereError where another process ended with an error; RecipeError where weights would be sharded.
+    ElsewhereError where another process ended with an error.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield
@@ -44,6 +46,25 @@ def joined(device: str) -> Iterator[None]:
             raise ElsewhereError("another process of this run has ended: its own message says why") from error
         raise
     dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def launched_sharded() -> bool:
+    """Whether `accelerate launch` asks for FSDP2; RecipeError where it asks for another engine that divides weights.
+
+    The run takes the request over, so accelerate is not asked any more: it would divide every model in its own way.
+    """
+    for name in _OTHER_ENGINES:
+        if _is_set(name):
+            raise RecipeError(f"{name}: weights are divided by FSDP2 alone; start with {_SHARDED_BY}")
+    if not _is_set(_FSDP):
+        return False
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise RecipeError(f"{_FSDP}: accelerate asks for version {version} of FSDP; start with {_SHARDED_BY}")
+    if _is_set("FSDP_OFFLOAD_PARAMS"):
+        raise RecipeError("FSDP_OFFLOAD_PARAMS: weights stay on the devices while they train; leave the offload out")
+    del os.environ[_FSDP]
+    return True
 
 
 def processes() -> int:
@@ -118,14 +139,11 @@ def check_shared(folder: Path) -> None:
         )
 
 
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() == "true"
+
+
 def _join(device: str) -> None:
-    found = [name for name in _SHARDING if os.environ.get(name, "").lower() == "true"]
-    if found:
-        raise RecipeError(
-            f"{found[0]}: a strategy reads whole weights, which FSDP, DeepSpeed and Megatron shard: start the "
-            "processes with torchrun or accelerate launch --multi_gpu; a model that does not fit needs a larger GPU, "
-            "training.gradient_checkpointing or training.precision"
-        )
     from accelerate import PartialState
 
     PartialState(cpu=device == "cpu", timeout=PATIENCE)

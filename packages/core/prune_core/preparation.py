@@ -145,6 +145,8 @@ def prepare(recipe: Recipe) -> Preparation:
     calibration = partial(calibration_batches, job.task, features, section)
     structure = structure_of(student, job.plugins)
     strategy.prepare(Context(student, structure, steps, section.seed, calibration))
+    if section.sharded:
+        strategy.unsharded()
     strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()

@@ -80,6 +80,11 @@ class TrainingSection(Fields):
     precision: Literal["float32", "bf16", "fp16"] = Field(
         "float32", description="Arithmetic of the training; weights stay float32. fp16 needs a GPU."
     )
+    sharded: bool = Field(
+        False,
+        description="Weights, gradients and optimizer states are divided among the processes (FSDP2): for models that "
+        "do not fit one device.",
+    )
     compile: bool = Field(False, description="The forward and backward pass go through torch.compile.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="Where figures are shown while training, beside metrics.jsonl."

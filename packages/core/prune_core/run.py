@@ -20,7 +20,7 @@ from prune_core.compaction import compact
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
-from prune_core.distributed import agreed, check_shared, joined, main_first, on_main
+from prune_core.distributed import agreed, check_shared, joined, launched_sharded, main_first, on_main
 from prune_core.errors import ModelError
 from prune_core.examples import Numbered
 from prune_core.files import refuse_occupied, replacing, write_text
@@ -50,7 +50,16 @@ from prune_core.resuming import finished, keep_data
 from prune_core.sentence_folder import companions
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
-from prune_core.training import arguments, evaluation_arguments, is_text, make_trainer, steps_of, train
+from prune_core.training import (
+    PruningTrainer,
+    ShardedTrainer,
+    arguments,
+    evaluation_arguments,
+    is_text,
+    make_trainer,
+    steps_of,
+    train,
+)
 from prune_core.verify import Verification, digests, real_batches, save_verified, verify
 from prune_core.workspace import Workspace, default_output, open_workspace
 
@@ -96,6 +105,8 @@ def check(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
 def _opened(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[tuple[Recipe, Workspace]]:
     """The resolved recipe of a run and its folder, the same in all of its processes, which are joined."""
     recipe = resolved(recipe)
+    if launched_sharded():
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"sharded": True})})
     with joined(pick_device(recipe.device).type):
         whole = recipe.model_copy(update={"output": agreed(recipe.output or default_output(recipe))})
         with _shared(whole, resume=resume, overwrite=overwrite) as workspace:
@@ -274,10 +285,11 @@ def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
     args = arguments(stage.section, workspace.checkpoints / stage.name, job.device, is_text(features))
     examples = features if teacher is None or teacher.memory is None else Numbered(features)
     with showing_attention(stage.model, teacher):
-        parts = {"teacher": teacher, "strategy": stage.strategy, "patience": stage.section.patience}
+        parts: dict[str, Any] = {"teacher": teacher, "strategy": stage.strategy, "patience": stage.section.patience}
         if stage.section.eval_steps:
             parts["eval_dataset"] = job.task.validation()
-        trainer = make_trainer(stage.model, job.task, args, examples, **parts)
+        kind = ShardedTrainer if stage.section.sharded else PruningTrainer
+        trainer = kind(model=stage.model, args=args, train_dataset=examples, task=job.task, **parts)
         train(trainer, workspace.metrics, stage.name)
 
 

@@ -39,6 +39,10 @@ class Simplification(ABC):
         """Put the blends in; StructureError where the model has no such function."""
 
     @abstractmethod
+    def modules(self) -> Sequence[str]:
+        """Names of the modules that it changes in the meantime."""
+
+    @abstractmethod
     def blend(self, amount: float) -> None:
         """How far it is: 0 for the model's own function, 1 for the simple one alone."""
 
@@ -69,13 +73,15 @@ class Relu(Simplification):
         for name in [name for name, module in model.named_modules() if type(module) is kind]:
             model.set_submodule(name, Blended(model.get_submodule(name)))
 
+    def modules(self) -> Sequence[str]:
+        return [name for name, module in self.model.named_modules() if isinstance(module, Blended)]
+
     def blend(self, amount: float) -> None:
-        for module in self.model.modules():
-            if isinstance(module, Blended):
-                module.amount = amount
+        for name in self.modules():
+            self.model.get_submodule(name).amount = amount
 
     def finish(self) -> None:
-        for name in [name for name, module in self.model.named_modules() if isinstance(module, Blended)]:
+        for name in self.modules():
             self.model.set_submodule(name, ACT2FN[RELU])
         setattr(self.model.config, _field(self.model), RELU)
 
@@ -128,6 +134,9 @@ class NoNorms(Simplification):
             for name, start in (("mean", 0.0), ("deviation", 1.0), ("batches", 0)):
                 norm.register_buffer(name, torch.tensor(start, device=norm.weight.device))
 
+    def modules(self) -> Sequence[str]:
+        return list(self.norms)
+
     def blend(self, amount: float) -> None:
         for norm in self.norms.values():
             norm.amount = amount  # type: ignore[assignment]
@@ -168,6 +177,9 @@ class Simplified(Strategy):
 
     def masks(self) -> MaskSet:
         return self.strategy.masks()
+
+    def unsharded(self) -> Sequence[str]:
+        return [*self.strategy.unsharded(), *(name for part in self.parts for name in part.modules())]
 
     def finish(self) -> MaskSet:
         for part in self.parts:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from prune_core.errors import RecipeError
 from prune_core.fields import Fields
 
 if TYPE_CHECKING:
@@ -87,6 +88,18 @@ class Strategy(ABC):
         By default at the end alone.
         """
         return progress.step >= progress.total
+
+    def unsharded(self) -> Sequence[str]:
+        """Names of the model's submodules that hold all that is read or changed between two forwards.
+
+        With `training.sharded` they stay whole, the same object in every forward; of the other weights the model has
+        the shapes alone then, and the values before and after the training. RecipeError where that is not enough, as
+        by default.
+        """
+        raise RecipeError(
+            f"training.sharded: {type(self).__name__} does not say what of the model it needs whole while it trains: "
+            "leave sharded out, or choose another strategy"
+        )
 
     @abstractmethod
     def finish(self) -> MaskSet:

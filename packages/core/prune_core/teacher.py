@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from prune_core.compaction.stubs import NoAttention
@@ -23,6 +24,7 @@ from prune_core.kit.distillation import (
     regression_loss,
     vector_loss,
 )
+from prune_core.sharding import shard
 from prune_core.task import IGNORED, Task
 
 if TYPE_CHECKING:
@@ -74,9 +76,13 @@ class Teacher:
         asked = {"output_hidden_states": self.section.hidden_states, "output_attentions": self.section.attention_maps}
         return {name: True for name, weight in asked.items() if weight}
 
-    def to(self, device: torch.device) -> None:
-        """Bring the model to where its inputs are, unless it is not asked any more."""
-        if self.memory is None:
+    def to(self, device: torch.device, *, sharded: bool = False) -> None:
+        """Bring the model to where its inputs are, unless it is not asked any more; `sharded`: each process a part."""
+        if self.memory is not None or isinstance(self.model, FSDPModule):
+            return
+        if sharded:
+            shard(self.model, device)
+        else:
             nn.Module.to(self.model, device)
 
     def loss(self, outputs: Any, batch: dict[str, Any], examples: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prune_core.errors import StructureError
+from prune_core.errors import RecipeError, StructureError
 from prune_core.granularity import Neuron
 from prune_core.kit import binarizers, penalties
 from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
@@ -141,6 +141,19 @@ class MaskingStrategy(Strategy):
         if self._gated or self.config.target is None:  # before the freeze their density is what the scores make of it
             return progress.step >= self._freeze_step_of(progress.total)
         return self._schedule(0.0, 1.0).progress(progress) == 1.0
+
+    def unsharded(self) -> Sequence[str]:
+        reason = None
+        if self.config.binarizer == "magnitude":
+            reason = "reads the weights' magnitudes at every step"
+        elif any(group.cost <= len(group.plan.targets) for group in self._groups):
+            reason = "has a score for every weight, which every process would hold"
+        if reason is not None:
+            raise RecipeError(
+                f"training.sharded: {type(self).__name__} with binarizer {self.config.binarizer} {reason}: leave "
+                "sharded out, or learn scores of blocks, heads or neurons"
+            )
+        return [STATE]
 
     @torch.no_grad()
     def finish(self) -> MaskSet:

@@ -29,9 +29,23 @@ def check_training(section: TrainingSection, device: str, model: PreTrainedModel
         raise RecipeError("training.precision: fp16 needs a GPU, and this run is on the CPU; use bf16 or float32")
     if section.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise RecipeError(f"training.gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
+    if section.sharded:
+        _check_sharded(section)
     for tracker in section.report_to:
         if find_spec(tracker) is None:
             raise RecipeError(f"training.report_to: {tracker} is not installed; pip install {tracker}, or leave it out")
+
+
+def _check_sharded(section: TrainingSection) -> None:
+    if processes() == 1:
+        raise RecipeError(
+            "training.sharded: there is one process, and nothing to divide the weights among: start several with "
+            "torchrun --nproc_per_node N -m prune_cli run ..., or leave it out"
+        )
+    if section.precision == "fp16":
+        raise RecipeError("training.sharded: fp16's scaled gradients are not divided soundly; use bf16 or float32")
+    if section.compile:
+        raise RecipeError("training.compile: a sharded training is not compiled; leave compile or sharded out")
 
 
 def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -> TrainingArguments:

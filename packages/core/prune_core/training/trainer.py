@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,7 @@ from prune_core.errors import TrainingError
 from prune_core.examples import numbered, parted
 from prune_core.pretrained import brief
 from prune_core.processes import is_main
+from prune_core.sharding import undivided
 from prune_core.strategy import Progress, Strategy
 from prune_core.training import checkpoints
 from prune_core.training.callbacks import StrategySteps
@@ -45,6 +46,8 @@ class PruningTrainer(Trainer):
     """A Trainer of a task, with a strategy's penalty and parameter groups, and a teacher. Either may be absent."""
 
     loss_is_scaled_for_ga: bool | None = False  # the model's loss is a plain batch mean (transformers #47688)
+    sharded: ClassVar[bool] = False
+    """Whether weights are divided among the processes."""
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class PruningTrainer(Trainer):
         self.teacher = teacher
         self.judge = Judge(task, strategy, patience)
         if teacher is not None:
-            teacher.to(self.args.device)
+            teacher.to(self.args.device, sharded=self.sharded)
         if strategy is not None:
             self.add_callback(StrategySteps(strategy))
 
@@ -70,9 +73,12 @@ class PruningTrainer(Trainer):
         if self.strategy is None or self.optimizer is not None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args)
-        groups = self.strategy.parameter_groups(self.args.learning_rate, self.args.weight_decay)
-        self.optimizer = kind(groups, **options)
+        self.optimizer = kind(self._parameter_groups(), **options)
         return self.optimizer
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        assert self.strategy is not None
+        return self.strategy.parameter_groups(self.args.learning_rate, self.args.weight_decay)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with _as_given(self.model):
@@ -87,20 +93,21 @@ class PruningTrainer(Trainer):
         penalty = self._penalty(model)
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs) + penalty
         if not torch.isfinite(loss):
-            alone, (prepared, _) = self.model, parted(self._prepare_inputs(inputs))  # DDP's forward would wait
-            assert alone is not None
-            layer = first_not_finite(alone, lambda: self.task.forward(alone, prepared))
-            raise self._astray(
-                f"the loss is {float(loss)}",
-                f"the first layer that puts out nan or infinity is {layer}"
-                if layer
-                else "every layer's output is finite, so it comes of the labels or the strategy's penalty",
-            )
+            raise self._astray(f"the loss is {float(loss)}", self._where(inputs))
         return loss
+
+    def _where(self, inputs: dict[str, Any]) -> str:
+        """Where in the model a loss that is no number comes from."""
+        alone, (prepared, _) = self.model, parted(self._prepare_inputs(inputs))  # DDP's forward would wait
+        assert alone is not None
+        layer = first_not_finite(alone, lambda: self.task.forward(alone, prepared))
+        if layer is None:
+            return "every layer's output is finite, so it comes of the labels or the strategy's penalty"
+        return f"the first layer that puts out nan or infinity is {layer}"
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip; TrainingError where a finite loss has gradients that would make every weight nan at this step."""
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        norm = undivided(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
         scaler = self.accelerator.scaler
         if math.isfinite(norm):
             return norm
