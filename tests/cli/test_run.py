@@ -108,6 +108,12 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         assert node == value, flag
 
 
+def test_uniform_is_short_for_a_compactor(prune: Callable, ran: list, file: Path) -> None:
+    assert prune("run", file, "--uniform").code == 0
+    assert ran[0]["recipe"].compactor == "uniform"
+    assert prune("run", file, "--uniform", "--compactor", "dense").code != 0
+
+
 def test_every_flag_of_the_table_is_a_flag_of_the_verb() -> None:
     parameters = {p.name for p in typer.main.get_command(app).commands["run"].params}
     assert FLAGS.keys() <= parameters

@@ -68,6 +68,11 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
     assert calls == [(Path("model"), Path("masks.safetensors"), tmp_path / "small", "dense")]
     assert "verification.samples" in result.out
     assert json.loads(prune("compact", "m", "k", "--output", "o", "--json").out)["density"] == 0.3
+    assert prune("compact", "m", "--output", "o", "--uniform").code == 0
+    assert calls[-1] == (Path("m"), None, Path("o"), "uniform")
+    result = prune("compact", "m", "--output", "o", "--uniform", "--compactor", "dense")
+    assert result.code != 0
+    assert "--uniform is short for --compactor uniform" in " ".join(result.err.split())
 
 
 def test_evaluate_hands_on_a_task(prune: Callable, stand_in: Callable, tmp_path: Path) -> None:

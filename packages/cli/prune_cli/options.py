@@ -15,6 +15,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead
 Device = Annotated[
     DeviceName | None, typer.Option(help="Where to compute; auto takes CUDA where there is one. Example: --device cpu")
 ]
+Uniform = Annotated[
+    bool,
+    typer.Option(
+        "--uniform",
+        help="One size for all layers, to load with nothing installed; short for --compactor uniform. "
+        "Example: --uniform",
+        rich_help_panel=PRUNING,
+    ),
+]
 Task = Annotated[
     str | None,
     typer.Option(help="Task, one of `prune plugins`. Example: --task text-classification", rich_help_panel=DATA),
@@ -50,3 +59,10 @@ Settings = Annotated[
         "Example: --set training.save_steps=100",
     ),
 ]
+
+
+def compactor_of(compactor: str | None, uniform: bool) -> str | None:
+    """The compactor that both flags together name; typer.BadParameter where they name two."""
+    if uniform and compactor not in (None, "auto", "uniform"):
+        raise typer.BadParameter(f"--uniform is short for --compactor uniform, found beside --compactor {compactor}")
+    return "uniform" if uniform else compactor

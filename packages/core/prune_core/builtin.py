@@ -103,7 +103,12 @@ def prune_compactors() -> list[CompactorSpec]:
             name="dense",
             summary="ordinary dense layers of smaller size: whole heads, neurons and units are removed",
             target="prune_core.compaction.dense:DenseCompactor",
-        )
+        ),
+        CompactorSpec(
+            name="uniform",
+            summary="one size for all layers: larger than dense's, but transformers loads it with nothing installed",
+            target="prune_core.compaction.uniform:UniformCompactor",
+        ),
     ]
 
 

@@ -27,13 +27,16 @@ class Compaction:
     """A smaller model and what was removed.
 
     `masks` are those of what remains, in the compact model's own shapes: the zeros inside heads and neurons that stay.
-    `density` is the stored share of the prunable weights (the non-zero ones where the masks are sparse).
+    `density` is the stored share of the prunable weights (the non-zero ones where the masks are sparse); `ragged` what
+    it would be if every layer had a size of its own, from a compactor that keeps more. `notes` are for people to read.
     """
 
     model: PreTrainedModel
     units: tuple[UnitReport, ...]
     masks: MaskSet
     density: float
+    ragged: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Compactor(ABC):
@@ -41,6 +44,12 @@ class Compactor(ABC):
 
     accepts: ClassVar[frozenset[str]]
     """Kinds of granularity that it handles: element, block, row, column, rows_columns, head, neuron, n:m."""
+    automatic: ClassVar[bool] = True
+    """Whether `auto` may choose it; otherwise it is used where it is named."""
+
+    def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
+        """Raise the PruneError of a model that `compact` would refuse whatever its masks: before it is trained."""
+        return
 
     @abstractmethod
     def compact(

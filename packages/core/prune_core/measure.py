@@ -138,7 +138,7 @@ def compare(
     """
     target = pick_device(device)
     models = {"model": _settled(model, target, dtype), "baseline": _settled(baseline, target, dtype)}
-    batch = {name: _on(dummy_inputs(m, section.batch_size, section.length), m) for name, m in models.items()}
+    batch = {name: placed(dummy_inputs(m, section.batch_size, section.length), m) for name, m in models.items()}
     with _evaluating(*models.values()):
         calls = {name: _forward(m, batch[name]) for name, m in models.items()}
         seconds = time_calls(calls, section.rounds, target)
@@ -169,7 +169,8 @@ def compare(
 def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[str, Tensor]:
     """A random batch on the CPU, the same at every call: ids and a mask of ones [batch_size, length] for text (of one
     choice each, [batch_size, 1, length], for multiple choice; as many ids again for a decoder beside an encoder), float
-    pixels [batch_size, channels, height, width] of the configured size for images (`length` is then of no account).
+    pixels [batch_size, channels, height, width] of the configured size for images (`length` is then of no account); a
+    model that takes both gets both.
 
     RecipeError when `length` exceeds the model's positions; ModelError when the model takes neither kind of input.
     """
@@ -247,18 +248,21 @@ def machine(device: torch.device) -> Machine:
 
 
 def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-    longest = usable_length(model.config)
+    config = model.config.get_text_config()
+    longest = usable_length(config)
     if longest is not None and length > longest:
         raise RecipeError(
             f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
         )
-    ids = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
+    ids = torch.randint(config.vocab_size, (batch_size, length), generator=generator)
     if type(model).__name__.endswith("ForMultipleChoice"):
         ids = ids.unsqueeze(1)  # how many choices there are is up to the data; a text costs the same in any number
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         inputs["decoder_input_ids"] = ids.roll(1, dims=1)
         _end(ids, model.config.eos_token_id)
+    if hasattr(model.config, "vision_config"):
+        inputs |= _image_inputs(model, batch_size, length, generator)
     return inputs
 
 
@@ -272,9 +276,10 @@ def _end(ids: Tensor, token: int | None) -> None:
 def _image_inputs(
     model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    size = model.config.image_size
+    config = getattr(model.config, "vision_config", model.config)
+    size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    return {"pixel_values": torch.randn(batch_size, model.config.num_channels, height, width, generator=generator)}
+    return {"pixel_values": torch.randn(batch_size, config.num_channels, height, width, generator=generator)}
 
 
 def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:
@@ -286,7 +291,8 @@ def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreT
     return moved
 
 
-def _on(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+def placed(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+    """The batch where the model is, floats in its dtype."""
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()

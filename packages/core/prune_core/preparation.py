@@ -150,6 +150,8 @@ def prepare(recipe: Recipe) -> Preparation:
     strategy.step(Progress(0, steps))  # masks may be asked for from now on; the Trainer will say it again
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()
+    compactor = choose(masks, recipe.compactor, job.plugins)
+    compactor.check(dense, structure_of(dense, job.plugins))
     return Preparation(
         job=job,
         dense=dense,
@@ -157,7 +159,7 @@ def prepare(recipe: Recipe) -> Preparation:
         features=features,
         student=student,
         strategy=strategy,
-        compactor=choose(masks, recipe.compactor, job.plugins),
+        compactor=compactor,
         fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
         quantize=_quantize_training(recipe, structure, sparse=masks.sparse),
     )

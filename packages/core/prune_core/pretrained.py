@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -109,6 +109,17 @@ def load_saved(path: str) -> PreTrainedModel:
     """
     config = read_config(path)
     return load_pretrained(saved_class(config, path) if config.architectures else AutoModel, path)
+
+
+def from_state(model: PreTrainedModel, config: PreTrainedConfig, state: dict[str, Tensor]) -> PreTrainedModel:
+    """A model of the class of `model`, in evaluation mode, as transformers builds it from these two; none is copied."""
+    options = {"dtype": model.dtype, "attn_implementation": model.config._attn_implementation}
+    with _without_report():
+        built: PreTrainedModel = type(model).from_pretrained(None, config=config, state_dict=state, **options)
+    built.config._name_or_path = built.name_or_path = model.config._name_or_path
+    if hasattr(model, "generation_config"):
+        built.generation_config = model.generation_config
+    return built
 
 
 def saved_class(config: PreTrainedConfig, path: str) -> Any:

@@ -14,6 +14,7 @@ import transformers
 from prune_core.compactor import Compaction
 from prune_core.measure import Comparison
 from prune_core.plugins import Plugins
+from prune_core.saving import needs_us
 from prune_core.verify import Verification
 
 
@@ -38,7 +39,7 @@ class Results:
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
         return {
-            "density": {"asked": self.asked, "reached": self.compaction.density},
+            "density": {"asked": self.asked, "reached": self.compaction.density, "ragged": self.compaction.ragged},
             "metric": {
                 "name": self.metric,
                 "dense": self.dense.get(self.metric),
@@ -50,6 +51,8 @@ class Results:
             "speedup": self.comparison.to_dict(),
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
             "filled": self.filled,
+            "needs_prune_core": needs_us(self.compaction.model),
+            "notes": list(self.compaction.notes),
             "summary": self.summary(),
         }
 
@@ -60,7 +63,7 @@ class Results:
         heads, neurons = _kept(self.compaction, "attention"), _kept(self.compaction, "ffn")
         low, high = self.comparison.speedup_low, self.comparison.speedup_high
         batch = self.comparison.settings["batch_size"]
-        before = self.dense.get(self.metric)
+        before, ragged = self.dense.get(self.metric), self.compaction.ragged
         title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
         before_fill = " (before the fill)" if self.filled else ""
         return [
@@ -71,6 +74,7 @@ class Results:
                 "1",
                 f"{self.compaction.density:.3f}",
             ),
+            *([] if ragged is None else [_row("density, layers of their own sizes", "", f"{ragged:.3f}")]),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),
             _row("parameters", f"{baseline.parameters:,}", f"{model.parameters:,}"),

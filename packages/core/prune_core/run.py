@@ -137,9 +137,11 @@ def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str
     return {
         "output": str(output),
         "density": compaction.density,
+        **({} if compaction.ragged is None else {"density_of_ragged_layers": compaction.ragged}),
         "bytes": folder_size(output),
         "verification": asdict(verification),
         "units": [asdict(unit) for unit in compaction.units],
+        "notes": list(compaction.notes),
     }
 
 

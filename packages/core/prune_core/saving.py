@@ -19,11 +19,10 @@ CARD = """---
 library_name: {library}
 tags: [{tags}]
 ---
-Load this model after `import prune_core` (pip install prune-core); nothing else changes:
+{hint}
 
 ```python
-import prune_core
-from {module} import {name}
+{first}from {module} import {name}
 
 model = {load}("this folder")
 ```
@@ -34,6 +33,13 @@ It keeps {density:.1%} of the weights of the prunable linears of the dense model
 |---|---|---|
 {rows}
 """
+
+AFTER_IMPORT = "Load this model after `import prune_core` (pip install prune-core); nothing else changes:"
+
+
+def needs_us(model: PreTrainedModel) -> bool:
+    """Whether a model loads only where prune_core is: its layers have sizes of their own, or it is stored sparse."""
+    return getattr(model.config, "quantization_config", None) is not None
 
 
 def save_compact(
@@ -60,7 +66,10 @@ def save_compact(
 
 def _card(compaction: Compaction, beside: SentenceFolder | None) -> str:
     rows = "\n".join(f"| {unit.key} | {len(unit.kept)} | {unit.total} |" for unit in compaction.units)
-    return CARD.format(**_how_to_load(compaction.model, beside), density=compaction.density, rows=rows)
+    needed = needs_us(compaction.model)
+    hint, first = (AFTER_IMPORT, "import prune_core\n") if needed else ("Load this model like any other:", "")
+    how = {"hint": hint, "first": first}
+    return CARD.format(**how, **_how_to_load(compaction.model, beside), density=compaction.density, rows=rows)
 
 
 def _how_to_load(model: PreTrainedModel, beside: SentenceFolder | None) -> dict[str, str]:

@@ -170,13 +170,15 @@ class ModelStructure:
     """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes.
 
     `owner` is the distribution whose plugin describes the family, where one does. `absent`: what the keys begin with of
-    stacks that the family has and this model lacks, as "encoder.layer." in a decoder of its own.
+    stacks that the family has and this model lacks, as "encoder.layer." in a decoder of its own. `stacks`: all that the
+    family has.
     """
 
     architecture: str
     units: tuple[Unit, ...]
     owner: str | None = None
     absent: tuple[str, ...] = ()
+    stacks: tuple[Stack, ...] = ()
 
     @property
     def attention(self) -> tuple[Attention, ...]:
@@ -192,6 +194,10 @@ class ModelStructure:
             if unit.key == key:
                 return unit
         raise StructureError(f"no unit {key!r} in this {self.architecture}; it has {', '.join(self.keys())}")
+
+    def stack_of(self, unit: Unit) -> Stack:
+        """The family's description of the stack that a unit is in."""
+        return next(stack for stack in self.stacks if unit.key.startswith(stack.prefix))
 
     def keys(self) -> list[str]:
         return [unit.key for unit in self.units]
@@ -289,7 +295,8 @@ def _structure(model: nn.Module, architecture: Architecture) -> ModelStructure:
     """The units by one family's layout; StructureError where a layer is not as the layout says."""
     stacks = {stack.prefix: tuple(_units(model, stack)) for stack in architecture.stacks}
     units = tuple(unit for stack in stacks.values() for unit in stack)
-    return ModelStructure(architecture.name, units, absent=tuple(key for key in stacks if not stacks[key]))
+    absent = tuple(key for key in stacks if not stacks[key])
+    return ModelStructure(architecture.name, units, absent=absent, stacks=architecture.stacks)
 
 
 def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:

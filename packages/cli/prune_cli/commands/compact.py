@@ -22,6 +22,7 @@ def compact(
     compactor: Annotated[
         str, typer.Option(help="auto takes the one that accepts the masks. Example: --compactor dense")
     ] = "auto",
+    uniform: options.Uniform = False,
     json: options.Json = False,
 ) -> None:
     """Remove from MODEL what MASKS say; the result is verified before it is written.
@@ -31,6 +32,7 @@ def compact(
     """
     from prune_core.plugins import load_plugins
 
+    compactor = options.compactor_of(compactor, uniform) or "auto"
     if compactor != "auto":
         load_plugins().get("compactors", compactor)  # a misspelt name fails before torch is imported
 
@@ -41,5 +43,8 @@ def compact(
     if json:
         render.print_json(report)
     else:
-        figures = {name: value for name, value in report.items() if name != "units"}  # prune inspect lists them
+        apart = ("units", "notes")  # prune inspect lists the units
+        figures = {name: value for name, value in report.items() if name not in apart}
         render.print_table(f"{model} compacted to {output}", ["figure", "value"], render.pairs(figures))
+        for note in report.get("notes", ()):
+            typer.echo(note)

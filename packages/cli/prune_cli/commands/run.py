@@ -94,6 +94,7 @@ def run(
     density: Density = None,
     teacher: Teacher = None,
     compactor: Compactor = None,
+    uniform: options.Uniform = False,
     model: Model = None,
     task: options.Task = None,
     dataset: options.Dataset = None,
@@ -129,7 +130,8 @@ def run(
     file, folder = _start(recipe, output, resume)
     if folder is not None and (resume or overwrite):
         output = output or folder
-    tree, source = laid_over(file, {**ctx.params, "output": output}, of_a_run=folder is not None)
+    said = {**ctx.params, "output": output, "compactor": options.compactor_of(compactor, uniform)}
+    tree, source = laid_over(file, said, of_a_run=folder is not None)
     resolved = validated(tree, source)
     if dry_run:
         _plan(resolved, resume, overwrite, json)
@@ -200,6 +202,9 @@ def _summary(manifest: dict[str, Any]) -> None:
 
     rows = manifest["summary"]
     render.print_table(manifest["output"], list(rows[0]), [tuple(row.values()) for row in rows])
+    for note in manifest.get("notes", ()):
+        typer.echo(note)
     models = "models lie in" if "members" in manifest else "model is"
     folder = manifest["output"] if "members" in manifest else f"{manifest['output']}/model"
-    typer.echo(f"The compact {models} {folder}: import prune_core, then from_pretrained as usual.")
+    first = "import prune_core, then " if manifest.get("needs_prune_core", True) else ""
+    typer.echo(f"The compact {models} {folder}: {first}from_pretrained as usual.")

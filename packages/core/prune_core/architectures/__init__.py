@@ -41,18 +41,37 @@ class FeedForwardLayout:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Fields of the configuration, dotted below parts of it, that every layer of a stack takes its sizes from.
+
+    `head_size`: the field that keeps a head's features when there are fewer heads; without one transformers derives
+    them from the number of heads, which can then be no other. `layers`: how many there are, where a layer may go
+    without changing what the others do; `per_layer` names lists with an entry for each. None: there is no such field.
+    """
+
+    heads: str = "num_attention_heads"
+    key_value_heads: str | None = None
+    head_size: str | None = None
+    neurons: str | None = "intermediate_size"
+    layers: str | None = "num_hidden_layers"
+    per_layer: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stack:
     """One list of equal layers: its path below any prefix, and the layout of a layer.
 
     A `*` in the path is a number: where layers are grouped, the units of one are called "layer.GROUP.NUMBER.attention".
     `attention` maps the name of a unit ("attention", "cross_attention") to its layout. `name` tells the stacks of a
-    family apart ("encoder", "decoder"); a family of one stack needs none.
+    family apart ("encoder", "decoder"); a family of one stack needs none. `sizes` is for compaction to one size of all
+    layers, which is refused without it.
     """
 
     layers: str
     attention: Mapping[str, AttentionLayout]
     ffn: FeedForwardLayout
     name: str = ""
+    sizes: Sizes | None = None
 
     @property
     def prefix(self) -> str:

@@ -1,6 +1,6 @@
 """ALBERT: few layers, or one, that the model runs through again and again; a layer has one size wherever it is used."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 ALBERT = Architecture(
     name="albert",
@@ -20,6 +20,7 @@ ALBERT = Architecture(
                 )
             },
             ffn=FeedForwardLayout(up="ffn", down="ffn_output", activation="activation"),
+            sizes=Sizes(layers=None),
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """BART and the encoder-decoders that copy its layers: mBART, Pegasus, Marian."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 
 def attention(core: str, *, cross: bool = False) -> AttentionLayout:
@@ -16,18 +16,30 @@ def attention(core: str, *, cross: bool = False) -> AttentionLayout:
     )
 
 
+def sizes(stack: str) -> Sizes:
+    """The fields of the encoder or the decoder."""
+    return Sizes(heads=f"{stack}_attention_heads", neurons=f"{stack}_ffn_dim", layers=f"{stack}_layers")
+
+
 FFN = FeedForwardLayout(up="fc1", down="fc2", activation="activation_fn")
 
 BART = Architecture(
     name="bart",
     model_types=("bart", "mbart", "pegasus", "marian"),
     stacks=(
-        Stack(name="encoder", layers="encoder.layers", attention={"attention": attention("self_attn")}, ffn=FFN),
+        Stack(
+            name="encoder",
+            layers="encoder.layers",
+            attention={"attention": attention("self_attn")},
+            ffn=FFN,
+            sizes=sizes("encoder"),
+        ),
         Stack(
             name="decoder",
             layers="decoder.layers",
             attention={"attention": attention("self_attn"), "cross_attention": attention("encoder_attn", cross=True)},
             ffn=FFN,
+            sizes=sizes("decoder"),
         ),
     ),
 )

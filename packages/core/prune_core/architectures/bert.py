@@ -1,6 +1,6 @@
 """BERT and the encoders that copy its layer."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 BERT = Architecture(
     name="bert",
@@ -21,6 +21,7 @@ BERT = Architecture(
             ffn=FeedForwardLayout(
                 up="intermediate.dense", down="output.dense", activation="intermediate.intermediate_act_fn"
             ),
+            sizes=Sizes(),
         ),
     ),
 )

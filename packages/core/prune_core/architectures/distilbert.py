@@ -1,6 +1,6 @@
 """DistilBERT."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 DISTILBERT = Architecture(
     name="distilbert",
@@ -19,6 +19,7 @@ DISTILBERT = Architecture(
                 )
             },
             ffn=FeedForwardLayout(up="ffn.lin1", down="ffn.lin2", activation="ffn.activation"),
+            sizes=Sizes(heads="n_heads", neurons="hidden_dim", layers="n_layers"),
         ),
     ),
 )

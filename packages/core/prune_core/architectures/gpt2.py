@@ -1,6 +1,6 @@
 """GPT-2: Conv1Ds, which hold [in, out]; query, key and value are one of them."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 GPT2 = Architecture(
     name="gpt2",
@@ -19,6 +19,7 @@ GPT2 = Architecture(
                 )
             },
             ffn=FeedForwardLayout(up="mlp.c_fc", down="mlp.c_proj", activation="mlp.act"),
+            sizes=Sizes(heads="n_head", neurons="n_inner", layers="n_layer"),
         ),
     ),
 )

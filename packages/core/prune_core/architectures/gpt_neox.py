@@ -1,6 +1,6 @@
 """GPT-NeoX (Pythia): one linear has query, key and value of the first head, then those of the second, and so on."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 GPT_NEOX = Architecture(
     name="gpt_neox",
@@ -21,6 +21,7 @@ GPT_NEOX = Architecture(
                 )
             },
             ffn=FeedForwardLayout(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h", activation="mlp.act"),
+            sizes=Sizes(),
         ),
     ),
 )

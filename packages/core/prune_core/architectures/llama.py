@@ -1,6 +1,6 @@
 """LLaMA and the decoders that copy its layer: grouped queries, a gated feed-forward part, norms of q and k in some."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 LLAMA = Architecture(
     name="llama",
@@ -21,6 +21,7 @@ LLAMA = Architecture(
             ffn=FeedForwardLayout(
                 up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj", activation="mlp.act_fn"
             ),
+            sizes=Sizes(key_value_heads="num_key_value_heads", head_size="head_dim", per_layer=("layer_types",)),
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """ModernBERT: query, key and value are one linear, and so are what its activation reads and what that is gated by."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 MODERNBERT = Architecture(
     name="modernbert",
@@ -19,6 +19,7 @@ MODERNBERT = Architecture(
                 )
             },
             ffn=FeedForwardLayout(gate="mlp.Wi", up="mlp.Wi", down="mlp.Wo", activation="mlp.act"),
+            sizes=Sizes(per_layer=("layer_types",)),
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Phi: attention and feed-forward part side by side; norms of q and k in some."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 PHI = Architecture(
     name="phi",
@@ -19,6 +19,7 @@ PHI = Architecture(
                 )
             },
             ffn=FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn"),
+            sizes=Sizes(key_value_heads="num_key_value_heads", head_size="head_dim"),
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Phi-3: query, key and value are one linear, and so are gate and up. An adapter tells it how many queries are left."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 PHI3 = Architecture(
     name="phi3",
@@ -22,6 +22,7 @@ PHI3 = Architecture(
             ffn=FeedForwardLayout(
                 gate="mlp.gate_up_proj", up="mlp.gate_up_proj", down="mlp.down_proj", activation="mlp.activation_fn"
             ),
+            sizes=Sizes(key_value_heads="num_key_value_heads", head_size="head_dim"),
         ),
     ),
 )

@@ -1,8 +1,9 @@
 """T5, and with a gated feed-forward part T5 1.1 and FLAN-T5. Position biases are per head: an adapter follows them."""
 
 from dataclasses import replace
+from functools import partial
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 
 def _attention(core: str, *, cross: bool = False) -> AttentionLayout:
@@ -28,9 +29,10 @@ def _stacks(up: str, gate: str | None = None) -> tuple[Stack, Stack]:
             up=f"{core}.{up}", gate=f"{core}.{gate}" if gate else None, down=f"{core}.wo", activation=f"{core}.act"
         )
 
+    sizes = partial(Sizes, "num_heads", None, "d_kv", "d_ff")
     return (
-        Stack(name="encoder", layers="encoder.block", attention=own, ffn=ffn("layer.1.DenseReluDense")),
-        Stack(name="decoder", layers="decoder.block", attention=both, ffn=ffn("layer.2.DenseReluDense")),
+        Stack("encoder.block", own, ffn("layer.1.DenseReluDense"), "encoder", sizes("num_layers")),
+        Stack("decoder.block", both, ffn("layer.2.DenseReluDense"), "decoder", sizes("num_decoder_layers")),
     )
 
 

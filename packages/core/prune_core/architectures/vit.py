@@ -1,6 +1,6 @@
 """ViT and DeiT (transformers 5 names)."""
 
-from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Sizes, Stack
 
 ATTENTION = AttentionLayout(
     core="attention",
@@ -15,5 +15,5 @@ FFN = FeedForwardLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation
 VIT = Architecture(
     name="vit",
     model_types=("vit", "deit"),
-    stacks=(Stack(layers="layers", attention={"attention": ATTENTION}, ffn=FFN),),
+    stacks=(Stack(layers="layers", attention={"attention": ATTENTION}, ffn=FFN, sizes=Sizes(head_size="head_dim")),),
 )

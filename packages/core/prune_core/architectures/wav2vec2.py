@@ -1,6 +1,6 @@
 """wav2vec 2.0 and HuBERT, whose layers are the same, with norms before or behind."""
 
-from prune_core.architectures import Architecture, FeedForwardLayout, Stack
+from prune_core.architectures import Architecture, FeedForwardLayout, Sizes, Stack
 from prune_core.architectures.bart import attention
 
 WAV2VEC2 = Architecture(
@@ -15,6 +15,7 @@ WAV2VEC2 = Architecture(
                 down="feed_forward.output_dense",
                 activation="feed_forward.intermediate_act_fn",
             ),
+            sizes=Sizes(),
         ),
     ),
 )

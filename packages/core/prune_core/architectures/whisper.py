@@ -3,13 +3,19 @@
 from dataclasses import replace
 
 from prune_core.architectures import Architecture, Stack
-from prune_core.architectures.bart import FFN, attention
+from prune_core.architectures.bart import FFN, attention, sizes
 
 WHISPER = Architecture(
     name="whisper",
     model_types=("whisper",),
     stacks=(
-        Stack(name="encoder", layers="encoder.layers", attention={"attention": attention("self_attn")}, ffn=FFN),
+        Stack(
+            name="encoder",
+            layers="encoder.layers",
+            attention={"attention": attention("self_attn")},
+            ffn=FFN,
+            sizes=sizes("encoder"),
+        ),
         Stack(
             name="decoder",
             layers="decoder.layers",
@@ -20,6 +26,7 @@ WHISPER = Architecture(
                 ),
             },
             ffn=FFN,
+            sizes=sizes("decoder"),
         ),
     ),
 )

@@ -64,7 +64,7 @@ def _fitting(kinds: Set[str], plugins: Plugins) -> type[Compactor]:
             known[name] = _usable(name, plugins)
         except PluginError as error:
             skipped.append(f"{name} was skipped: {error}")
-    fitting = [name for name, candidate in known.items() if kinds <= candidate.accepts]
+    fitting = [name for name, candidate in known.items() if kinds <= candidate.accepts and candidate.automatic]
     if len(fitting) != 1:
         raise PluginError("; ".join([_undecided(kinds, fitting, list(known)), *skipped]))
     for reason in skipped:

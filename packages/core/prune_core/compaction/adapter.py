@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import nn
 
 from prune_core.compaction.stubs import NoAttention
+from prune_core.plugins import import_target
+from prune_core.structure import Attention
 
 
 class Adapter:
-    """Two functions, called by compaction and by loading alike; on the meta device too. These here do nothing more."""
+    """Called by compaction, `narrow` and `empty` by loading as well; on the meta device too. Here they do nothing."""
+
+    alike: ClassVar[bool] = False
+    """Whether the layers of a stack share something of every head, such as position biases: where the layers are to be
+    those of a stock class, all of them keep the same heads."""
 
     @staticmethod
     def narrow(core: nn.Module, kept: Sequence[int]) -> None:
@@ -20,6 +27,16 @@ class Adapter:
     def empty(core: nn.Module, stub: NoAttention) -> nn.Module:
         """What stands for `core` with no head left: `stub`, which has its output projection where it was inside."""
         return stub
+
+    @staticmethod
+    def narrow_shared(core: nn.Module, kept: Sequence[int]) -> None:
+        """Cut what `core` holds for all layers of its stack to these heads; in place."""
+
+
+def adapter_of(unit: Attention) -> type[Adapter]:
+    """The adapter that the unit's layout names."""
+    found: type[Adapter] = import_target(unit.adapter) if unit.adapter else Adapter
+    return found
 
 
 def numbers(core: nn.Module, kept: Sequence[int]) -> list[int]:

@@ -31,11 +31,8 @@ class DenseCompactor(Compactor):
     def compact(
         self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
     ) -> Compaction:
-        masks.check(model)
         total = structure.size(model)
-        smaller = model if inplace else _copied(model, structure)
-        prunable = {f"{name}.weight" for name in structure.linears()}
-        MaskSet({name: mask for name, mask in masks.items() if name not in prunable}).bake(smaller)
+        smaller = started(model, masks, structure, inplace=inplace)
         reports = []
         remaining: dict[str, Mask] = {}
         stored = 0
@@ -44,7 +41,7 @@ class DenseCompactor(Compactor):
                 continue
             kept = kept_indices(smaller, unit, masks)
             reports.append(UnitReport(unit.key, tuple(kept), unit.count))
-            inner = _remaining(unit, masks, kept)
+            inner = inner_masks(unit, masks, kept)
             remaining |= inner
             resize(smaller, unit, kept)
             MaskSet(inner).bake(smaller)
@@ -53,12 +50,23 @@ class DenseCompactor(Compactor):
         return Compaction(smaller, tuple(reports), MaskSet(remaining, sparse=masks.sparse), stored / total)
 
 
+def started(
+    model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
+) -> PreTrainedModel:
+    """The model to cut, with all masks baked in but those of the prunable weights. MaskError where masks do not fit."""
+    masks.check(model)
+    smaller = model if inplace else _copied(model, structure)
+    prunable = {f"{name}.weight" for name in structure.linears()}
+    MaskSet({name: mask for name, mask in masks.items() if name not in prunable}).bake(smaller)
+    return smaller
+
+
 def _copied(model: PreTrainedModel, structure: ModelStructure) -> PreTrainedModel:
     """A copy but for the prunable weights: those stay the model's own until each is cut, so none is copied whole."""
     return copy.deepcopy(model, {id(weight): weight for _, weight in structure.weights(model)})
 
 
-def _remaining(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:
+def inner_masks(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:
     """Masks of the weights that stay, where they still have zeros, in the compact model's shapes."""
     found = {}
     for module in unit.linears() if kept else ():

@@ -9,11 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from prune_core.compaction.adapter import Adapter
+from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.cutting import narrow
 from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
-from prune_core.plugins import import_target
 from prune_core.structure import Attention, FeedForward, Unit, linear, outputs
 
 COUNTS = ("num_attention_heads", "num_heads", "n_heads")
@@ -49,7 +48,7 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
         if hasattr(core, name):
             setattr(core, name, value)
     if len(kept) < unit.key_value_heads:
-        _adapter(unit).narrow(core, kept)
+        adapter_of(unit).narrow(core, kept)
 
 
 def _remove_attention(model: nn.Module, unit: Attention) -> None:
@@ -62,12 +61,7 @@ def _remove_attention(model: nn.Module, unit: Attention) -> None:
         stub = NoAttention(layer_idx=place)
     else:
         stub = NoAttention(inner, projection, place)
-    model.set_submodule(unit.core, _adapter(unit).empty(core, stub))
-
-
-def _adapter(unit: Attention) -> type[Adapter]:
-    found: type[Adapter] = import_target(unit.adapter) if unit.adapter else Adapter
-    return found
+    model.set_submodule(unit.core, adapter_of(unit).empty(core, stub))
 
 
 def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from prune_core.compaction.adapter import Adapter, numbers
+from prune_core.compaction.cutting import select
 from prune_core.compaction.stubs import NoAttention, remember_length
 
 Answer = tuple[Tensor, Tensor | None, Tensor | None]
@@ -78,6 +80,8 @@ class NoHeads(nn.Module):
 class T5Adapter(Adapter):
     """Makes them."""
 
+    alike = True
+
     @staticmethod
     def narrow(core: nn.Module, kept: Sequence[int]) -> None:
         core.kept = numbers(core, kept)  # type: ignore[assignment]  # a plain attribute
@@ -87,6 +91,13 @@ class T5Adapter(Adapter):
     def empty(core: nn.Module, stub: NoAttention) -> nn.Module:
         assert isinstance(core, T5Attention)
         return NoHeads(core, stub.get_submodule("o"))
+
+    @staticmethod
+    def narrow_shared(core: nn.Module, kept: Sequence[int]) -> None:
+        assert isinstance(core, T5Attention)
+        if core.has_relative_attention_bias:
+            table = core.relative_attention_bias
+            table.weight = select(table.weight, torch.tensor(kept), 1)
 
 
 def _whole_bias(core: Any, hidden_states: Tensor, cache: Any) -> Tensor:

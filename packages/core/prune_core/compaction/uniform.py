@@ -1,0 +1,205 @@
+"""The uniform compactor: one size for all layers, so that transformers' own classes hold the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from prune_core.compaction.adapter import adapter_of
+from prune_core.compaction.decide import kept_indices
+from prune_core.compaction.dense import DenseCompactor, inner_masks, started
+from prune_core.compaction.depth import layers_of, shorten
+from prune_core.compaction.resize import resize
+from prune_core.compaction.stock import empty, shapes, stock
+from prune_core.compactor import Compaction, Compactor, UnitReport
+from prune_core.errors import ModelError, StructureError
+from prune_core.masks import Mask, MaskSet
+from prune_core.structure import Attention, ModelStructure, Unit, linear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune_core.architectures import Sizes
+
+Kept = dict[str, list[int]]
+"""Key of a unit -> heads (or neurons) that stay."""
+
+
+class UniformCompactor(Compactor):
+    """Gives every layer the size of the largest one, and leaves out layers of which nothing is left.
+
+    What a layer need not keep but has to hold is taken from what its masks emptied, and adds nothing.
+    """
+
+    accepts: ClassVar[frozenset[str]] = DenseCompactor.accepts
+    automatic: ClassVar[bool] = False
+
+    def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
+        """StructureError for a family without `sizes`, ModelError for a model that needs prune_core as it is."""
+        if not structure.stacks or any(stack.sizes is None for stack in structure.stacks):
+            raise StructureError(
+                f"{structure.architecture} models cannot have one size for all layers: their family names no fields "
+                "of the configuration for it (Stack.sizes); use --compactor dense"
+            )
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise ModelError(
+                "this model is compact already, its layers have sizes of their own: compact the masked model that it "
+                "came from, as in RUN/masked"
+            )
+
+    @torch.no_grad()
+    def compact(
+        self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
+    ) -> Compaction:
+        self.check(model, structure)
+        cut = started(model, masks, structure, inplace=inplace)
+        needed = {unit.key: kept_indices(cut, unit, masks) for unit in structure.units}
+        weights = {unit.key: _weights(cut, unit) for unit in structure.units}
+        ragged = sum(_left(unit, weights[unit.key], masks, needed[unit.key]) for unit in structure.units)
+        plan = planned(cut, structure, needed)
+        inner = {name: mask for unit in structure.units for name, mask in _cut(cut, unit, masks, needed, plan).items()}
+        whole = stock(cut, plan.fields, dict(cut.state_dict()))
+        idle = [layer for layer in layers_of(structure) if not any(needed[unit.key] for unit in layer.units)]
+        smaller, shortening = shorten(whole, structure, idle)
+        kept = plan.kept | {unit.key: [] for layer in shortening.gone for unit in layer.units}
+        stored = sum(weights[unit.key] * len(kept[unit.key]) // unit.count for unit in structure.units)
+        total = sum(weights.values())
+        return Compaction(
+            model=_inside(model, smaller) if inplace else smaller,
+            units=tuple(UnitReport(unit.key, tuple(kept[unit.key]), unit.count) for unit in structure.units),
+            masks=MaskSet(shortening.renamed(inner)),
+            density=stored / total,
+            ragged=ragged / total,
+            notes=(*plan.notes, *shortening.notes),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The fields of the configuration to set, what each unit keeps, and what people should know."""
+
+    fields: dict[str, Any]
+    kept: Kept
+    notes: tuple[str, ...]
+
+
+def planned(model: PreTrainedModel, structure: ModelStructure, needed: Kept) -> Plan:
+    """The smallest sizes that hold what is needed of every layer and that the class of `model` can have."""
+    fields: dict[str, Any] = {}
+    kept: Kept = {}
+    notes = []
+    for sizes, units in _of_one_size(structure):
+        wanted = _alike(units, needed)
+        least, most = max(1, *(len(one) for one in wanted.values())), units[0].count
+        counts = range(least, most) if isinstance(units[0], Attention) else (least,)
+        count = next((count for count in counts if _can_have(model, sizes, units, count)), most)
+        if count < most:
+            fields |= _fields(sizes, units[0], count)
+        elif least < most:
+            notes.append(_stays_whole(model, units))
+        kept |= {key: _padded(one, count, most) for key, one in wanted.items()}
+    return Plan(fields, kept, tuple(notes))
+
+
+def _of_one_size(structure: ModelStructure) -> Iterator[tuple[Sizes, list[Unit]]]:
+    """The units whose size is one and the same field of the configuration."""
+
+    def of(unit: Unit) -> Sizes:
+        found = structure.stack_of(unit).sizes
+        assert found is not None, "check has seen to it"
+        return found
+
+    def field(unit: Unit) -> str:
+        attention = isinstance(unit, Attention)
+        return f"{attention}{of(unit).heads if attention else of(unit).neurons}"
+
+    for _, units in groupby(sorted(structure.units, key=field), field):
+        group = list(units)
+        yield of(group[0]), group
+
+
+def _alike(units: list[Unit], needed: Kept) -> Kept:
+    """What is needed of these units, where those of a stack that share something of each head need the same."""
+    wanted = {unit.key: needed[unit.key] for unit in units}
+    sharing = [unit for unit in units if _shares(unit)]
+    for _, stack in groupby(sharing, lambda unit: unit.key.partition("layer.")[0]):
+        keys = [unit.key for unit in stack]
+        wanted |= dict.fromkeys(keys, sorted({index for key in keys for index in needed[key]}))
+    return wanted
+
+
+def _shares(unit: Unit) -> bool:
+    return isinstance(unit, Attention) and not unit.cross and adapter_of(unit).alike
+
+
+def _can_have(model: PreTrainedModel, sizes: Sizes, units: list[Unit], count: int) -> bool:
+    """Whether units cut to this size are what the class of `model` builds, its configuration changed accordingly."""
+    if (sizes.head_size if isinstance(units[0], Attention) else sizes.neurons) is None:
+        return False
+    twin, wanted = empty(model, {}), empty(model, _fields(sizes, units[0], count))
+    for unit in units if twin else ():
+        _narrow(twin, unit, range(count))
+    return shapes(twin) == shapes(wanted) != {}
+
+
+def _fields(sizes: Sizes, unit: Unit, count: int) -> dict[str, Any]:
+    """The fields that give a layer so many heads or neurons."""
+    if not isinstance(unit, Attention):
+        return {str(sizes.neurons): count}
+    fields = {sizes.heads: count * unit.queries_per_key, str(sizes.head_size): unit.head_size}
+    return fields | ({sizes.key_value_heads: count} if sizes.key_value_heads else {})
+
+
+def _stays_whole(model: PreTrainedModel, units: list[Unit]) -> str:
+    what = f"{units[0].key.replace('.0.', '.*.')} keeps all {units[0].count}"
+    if isinstance(units[0], Attention):
+        return f"{what} heads: {type(model).__name__} derives the size of a head from how many there are"
+    return f"{what} neurons: the configuration of {type(model).__name__} has no field for another number"
+
+
+def _padded(needed: Iterable[int], count: int, total: int) -> list[int]:
+    """The needed ones, and of the others the first, `count` in all."""
+    kept = set(needed)
+    others = (index for index in range(total) if index not in kept)
+    return sorted([*kept, *(next(others) for _ in range(count - len(kept)))])
+
+
+def _cut(model: PreTrainedModel, unit: Unit, masks: MaskSet, needed: Kept, plan: Plan) -> Mapping[str, Mask]:
+    """Cut a unit down to what it keeps, of which only what is needed adds anything; the masks of what remains."""
+    kept = plan.kept[unit.key]
+    inner = inner_masks(unit, masks, kept)
+    _narrow(model, unit, kept)
+    MaskSet(inner).bake(model)
+    output = unit.output if isinstance(unit, Attention) else unit.down
+    whole, weight = unit.slice_of(output), linear(model, output).weight
+    idle = whole.spread(torch.tensor([index not in set(needed[unit.key]) for index in kept])).nonzero().flatten()
+    weight.index_fill_(0 if whole.axis == "rows" else 1, idle.to(weight.device), 0)
+    return inner
+
+
+def _narrow(model: PreTrainedModel, unit: Unit, kept: Sequence[int]) -> None:
+    """`resize`, and with a unit what its stack shares of its heads."""
+    resize(model, unit, kept)
+    if isinstance(unit, Attention) and len(kept) < unit.count:
+        adapter_of(unit).narrow_shared(model.get_submodule(unit.core), kept)
+
+
+def _weights(model: PreTrainedModel, unit: Unit) -> int:
+    return sum(linear(model, name).weight.numel() for name in unit.linears())
+
+
+def _left(unit: Unit, weights: int, masks: MaskSet, needed: list[int]) -> int:
+    """How many weights of a unit are stored where only what it needs is kept."""
+    stored = weights * len(needed) // unit.count
+    zeros = inner_masks(unit, masks, needed).values() if masks.sparse else ()
+    return stored - sum(int((~mask.values).sum()) for mask in zeros)
+
+
+def _inside(model: PreTrainedModel, smaller: PreTrainedModel) -> PreTrainedModel:
+    """`model` itself, become `smaller`: a module is what its attributes are."""
+    model.__dict__ = smaller.__dict__
+    return model
