@@ -186,7 +186,7 @@ def _removed(model: PreTrainedModel, layers: list[Layer], through: Sequence[Laye
 def _constant(model: nn.Module, layer: Layer) -> Tensor:
     """What an empty layer adds to its input, [hidden size]: the sum of its output biases."""
     last = [linear(model, _output(unit)) for unit in layer.units]
-    biases = [layer.bias for layer in last if layer.bias is not None]
+    biases: list[Tensor] = [layer.bias for layer in last if layer.bias is not None]
     return torch.stack(biases).sum(0) if biases else last[0].weight.new_zeros(outputs(last[0]))
 
 

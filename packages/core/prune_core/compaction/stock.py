@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 
 from prune_core.errors import StructureError
 from prune_core.pretrained import from_state
@@ -69,7 +70,8 @@ def stock(model: PreTrainedModel, fields: Mapping[str, Any], state: dict[str, Te
             f"{_size(found, name)} and its configuration makes it {_size(expected, name)}; use --compactor dense"
         )
     built = from_state(model, with_fields(model.config, fields), state)
-    return built.to(model.device).train(model.training)
+    nn.Module.to(built, model.device)
+    return built.train(model.training)
 
 
 def _size(known: Shapes, name: str) -> str:
