@@ -57,8 +57,8 @@ def refuse_redrawn(task: Task, features: Dataset) -> None:
 class Lessons:
     """Lessons of a teacher on all training examples, in a folder."""
 
-    def __init__(self, folder: Path, shards: Sequence[Sequence[int]]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, shards: Sequence[Sequence[int]], padding_side: str) -> None:
+        self.folder, self.padding_side = folder, padding_side
         self._places = {example: (shard, row) for shard, part in enumerate(shards) for row, example in enumerate(part)}
         self._open: dict[int, Any] = {}
 
@@ -68,7 +68,8 @@ class Lessons:
         names = self._file(places[0][0]).keys()
 
         def recall(name: str, mine: Tensor) -> Tensor:
-            return _beside([self._file(shard).get_slice(name)[row] for shard, row in places], mine)
+            remembered = [self._file(shard).get_slice(name)[row] for shard, row in places]
+            return _beside(remembered, mine, self.padding_side)
 
         def layers(kind: str, name: str, mine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             count = sum(one.startswith(f"{kind}.{name}.") for one in names)
@@ -98,7 +99,8 @@ def kept_lessons(teacher: Teacher, features: Dataset, folder: Path, batch_size: 
     RunError, before any is made, where the disk has no room for them.
     """
     shards = list(_shards(features))
-    lessons = Lessons(folder / _identity(teacher, features), shards)
+    side = getattr(teacher.task.processor, "padding_side", None) or "right"
+    lessons = Lessons(folder / _identity(teacher, features), shards, side)
     lessons.folder.mkdir(parents=True, exist_ok=True)
     _forget_others(lessons.folder)
     missing = [shard for shard in range(len(shards)) if not lessons.path(shard).is_file()]
@@ -187,15 +189,16 @@ def _named(lesson: Lesson) -> Iterator[tuple[str, Tensor]]:
                 yield f"{kind}.{name}.{index}", tensor
 
 
-def _beside(examples: Sequence[Tensor], mine: Tensor) -> Tensor:
+def _beside(examples: Sequence[Tensor], mine: Tensor, padding_side: str) -> Tensor:
     """Remembered rows, [rows, ...] for each example, in the shape of the student's.
 
-    Both are padded, each as its batch was. Padding teaches nothing: there the student meets itself.
+    Both are padded on the same side, each as its batch was. Padding teaches nothing: there the student meets itself.
     """
     found = mine.detach().to(examples[0].dtype).clone()
     rows = len(found) // len(examples)
     for own, remembered in zip(found.split(rows), examples, strict=True):
-        shared = tuple(slice(min(sizes)) for sizes in zip(own.shape, remembered.shape, strict=True))
+        sizes = [min(pair) for pair in zip(own.shape, remembered.shape, strict=True)]
+        shared = tuple(slice(-size, None) if padding_side == "left" else slice(size) for size in sizes)
         own[shared] = remembered[shared].to(own.device)
     return found
 
