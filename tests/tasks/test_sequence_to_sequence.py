@@ -343,3 +343,16 @@ def _evaluated(task):
     figures = task.metrics(EvalPrediction(tokens.numpy(), rows.numpy()))
     assert all(0 <= value <= 100 for value in figures.values())
     return figures
+
+
+def test_token_types_are_nothing_for_a_model_that_reads_none(bart, tmp_path):
+    """A tokenizer makes them unless it is told otherwise, and generating refuses them."""
+    task = summarization(bart, tmp_path, max_target_length=4)
+    task.processor.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    task.processor.save_pretrained(tmp_path / "model")
+    task.load_model(bart).save_pretrained(tmp_path / "model")
+    other = summarization(str(tmp_path / "model"), tmp_path, max_target_length=4)
+    batch = other.collate(list(other.validation()))
+    assert "token_type_ids" in batch
+    predictions, _ = other.predict(other.load_model(bart), batch)
+    assert torch.equal(predictions, task.predict(task.load_model(bart), batch)[0][:, : predictions.shape[1]])

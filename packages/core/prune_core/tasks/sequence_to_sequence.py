@@ -20,7 +20,7 @@ from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.languages import STARTS_WITH_LANGUAGE, family, first_tokens, set_languages
 from prune_core.tasks.tabular import TabularTask
 from prune_core.tasks.text_metrics import TRANSLATION, Scorer, rouge, translation_scores
-from prune_core.tasks.texts import head_class, require_head_class, require_text, text_column
+from prune_core.tasks.texts import head_class, read_inputs, require_head_class, require_text, text_column
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class SequenceToSequence(TabularTask):
             raise ModelError(f"{self.source}: its tokenizer has no padding token; texts could not be put in a batch")
         self.set_languages()
         self.decoder_start = _decoder_start(self.config, self.source)
-        self.inputs = (*self.processor.model_input_names, "decoder_input_ids")
+        self.read = read_inputs(self.auto_class, self.config, self.processor)
+        self.inputs = (*self.read, "decoder_input_ids")
         limits = (self.section.max_length, self.section.max_target_length)
         self.max_length, self.max_target_length = (length_limit(n, self.processor, self.config) for n in limits)
         return tables.map(self.pair)
@@ -132,7 +133,7 @@ class SequenceToSequence(TabularTask):
         """Generated tokens [examples, 1 + max_target_length], padded with -100, and the numbers of the references."""
         wanted = {"num_beams": self.section.num_beams, "length_penalty": self.section.length_penalty}
         options = {name: value for name, value in wanted.items() if value is not None}
-        inputs = {name: batch[name] for name in self.processor.model_input_names if name in batch}
+        inputs = {name: batch[name] for name in self.read if name in batch}
         tokens = model.generate(**inputs, max_new_tokens=self.max_target_length, do_sample=False, **options)
         return F.pad(tokens, (0, 1 + self.max_target_length - tokens.shape[1]), value=IGNORED), batch["row"]
 

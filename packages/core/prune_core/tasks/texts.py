@@ -1,5 +1,6 @@
 """Columns of texts, and models that write text: what tasks on language have in common."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,13 @@ def head_class(auto_class: str, config: PreTrainedConfig) -> str | None:
     found = mapping.get(type(config), None)
     found = found[0] if isinstance(found, tuple) else found
     return found and str(found.__name__)
+
+
+def read_inputs(auto_class: str, config: PreTrainedConfig, tokenizer: Any) -> list[str]:
+    """What a tokenizer puts out that the model reads: by default a tokenizer makes token types, which few models do."""
+    model: Any = getattr(transformers, str(head_class(auto_class, config)))
+    taken = inspect.signature(model.forward).parameters
+    return [name for name in tokenizer.model_input_names if name in taken]
 
 
 def require_head_class(auto_class: str, config: PreTrainedConfig, model: str, purpose: str) -> None:
