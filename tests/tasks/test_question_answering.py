@@ -95,6 +95,7 @@ FAULTS = {
     ),
     "no start": ([{**ROWS[0], "answers": "bern"}], {}, "'bern' has no start; .*--column answer_start=NAME"),
     "a start that is a text": ([{**as_text(ROWS[0]), "answer_start": "x"}], {}, "row 1 .*number of characters"),
+    "no start in a list of them": ([{**as_text(ROWS[0]), "answer_start": []}], {}, "row 1 .*number of characters"),
     "fewer starts": (
         [{**ROWS[0], "answers": {"text": ["bern", "bern"], "answer_start": [13]}}],
         {},

@@ -121,6 +121,6 @@ def _answers(value: Any, start: Any) -> list[Answer]:
 def _whole(start: Any) -> int | None:
     if start is None or (isinstance(start, float) and start != start):
         return None
-    if isinstance(start, bool | str) or int(start) != start:
+    if not isinstance(start, int | float) or isinstance(start, bool) or int(start) != start:
         raise ValueError(f"answer_start is a number of characters, found {start!r}")
     return int(start)
