@@ -74,3 +74,11 @@ def test_parquet_has_types_of_its_own(tmp_path, text_model):
     files = {"train_file": tmp_path / "train.parquet", "validation_file": tmp_path / "dev.parquet"}
     found = TextClassification(TextClassificationConfig(**files), text_model())
     assert found.validation()["labels"][:] == [1, 0]
+
+
+@pytest.mark.parametrize("others", [[0.0, 1.0], [0.5, 1.5]])
+def test_nan_is_named_with_its_row(others, tmp_path, text_model):
+    file = tmp_path / "train.parquet"
+    Dataset.from_dict({"sentence": ["a", "b", "c"], "label": [*others, float("nan")]}).to_parquet(file)
+    with pytest.raises(DataError, match=r"label nan in row 3 .*column 'label'. is no number"):
+        TextClassification(TextClassificationConfig(train_file=file), text_model())

@@ -161,6 +161,14 @@ def test_rows_without_words_are_left_out_and_said(tmp_path, text_model, caplog):
         TokenClassification(TokenClassificationConfig(train_file=tmp_path / "none.parquet"), text_model())
 
 
+def test_words_without_a_tag_do_not_count_and_texts_without_any_are_left_out(tmp_path, text_model, caplog):
+    rows = {"tokens": [["a", "good", "film"], ["bad"], [" "]], "tags": [[0, IGNORED, 1], [IGNORED], [1]]}
+    found = task(text_model(), tmp_path, rows)
+    assert found.names == ("LABEL_0", "LABEL_1"), "-100 is no tag"
+    assert [ids[1:-1] for ids in found.train()["labels"]] == [[0, IGNORED, 1]]
+    assert "3 of 5 words" in caplog.text
+
+
 def test_byte_level_tokenizers_see_the_space_before_every_word(tmp_path, text_model):
     folder = text_model()
     words, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Value
 from transformers import PreTrainedConfig
 
 from prune_core.errors import DataError, listed
+from prune_core.task import IGNORED
 from prune_core.tasks.data import STRINGS, Table, Tables
 
 _NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
@@ -52,14 +53,17 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
     """The labels in a column, single ones or lists, of the training table (of validation where there is none).
 
     `config` is the model's: where its labels are those of the data, its order is kept. `names` are those of the ids
-    where the data do not say. DataError for a label that is in validation and not in training, or a single one.
+    where the data do not say. In lists -100 is no label but the mark of what has none. DataError for a label that is in
+    validation and not in training, or a single one.
     """
     table = tables.present()[0]
-    feature, values = table.element(column), values_of(table, column)
+    ignored = {IGNORED: IGNORED} if table.holds_lists(column) else {}
+    feature, values = table.element(column), [value for value in values_of(table, column) if value not in ignored]
     if names and str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and not isinstance(feature, ClassLabel):
         feature = ClassLabel(names=list(names))
     partial = tables.train is None
     labels = _aligned(_labels(feature, values, config, partial), config, partial)
+    labels = replace(labels, ids={**labels.ids, **ignored})
     if len(labels.names) < 2:
         found = repr(values[0]) if values else "none"
         raise DataError(f"{table.source}: {found} is the only label (column {column!r}); there must be two at least")
@@ -183,11 +187,9 @@ def _decode(feature: ClassLabel, value: Any) -> Any:
 
 
 def _row_of(table: Table, column: str, value: Any) -> int:
-    """Number, from 1, of the first row with a label."""
-    rows = list(table.rows[column])
-    return next(
-        row for row, found in enumerate(rows, 1) if found == value or (isinstance(found, list) and value in found)
-    )
+    """Number, from 1, of the first row with a label, which may be nan."""
+    rows = ((row, found if isinstance(found, list) else [found]) for row, found in enumerate(table.rows[column], 1))
+    return next(row for row, found in rows if any(one == value or (one != one and value != value) for one in found))
 
 
 def _default_names(count: int) -> tuple[str, ...]:

@@ -62,15 +62,17 @@ class TokenClassification(TabularTask):
         columns = {"words": self.words, "tags": self.tags}
         options = {"tokenizer": self.processor, "encode": self.labels.encode, "max_length": limit, **columns}
         features = tokenized(table, _tokenize, **options)
-        words, tagged = len(pc.list_flatten(table.arrow(self.words))), _tagged(features)
+        words, rows = len(pc.list_flatten(table.arrow(self.words))), _tagged(features)
+        tagged, full = len(rows), pc.unique(rows)
         if not tagged:
             raise DataError(f"{table.source}: no word has a token among the first {limit} of its text")
         if tagged < words:
             logger.warning(
-                "%s: %d of %d words lie behind the first %d tokens of their text, or have no token: they do not count",
+                "%s: %d of %d words lie behind the first %d tokens of their text, or have no token or no tag: they do "
+                "not count",
                 *(table.source, words - tagged, words, limit),
             )
-        return features
+        return features if len(full) == len(features) else features.select(full.to_pylist())
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         return dict(DataCollatorForTokenClassification(self.processor, label_pad_token_id=IGNORED)(features))
@@ -127,10 +129,10 @@ def _tokenize(batch: dict[str, list[Any]], **options: Any) -> dict[str, Any]:
     return {**encoding, "labels": labels}
 
 
-def _tagged(features: Dataset) -> int:
-    """Number of tokens that carry a tag."""
-    labels = pc.list_flatten(features.with_format("arrow")[:]["labels"])
-    return int(pc.sum(pc.not_equal(labels, IGNORED)).as_py())
+def _tagged(features: Dataset) -> Any:
+    """The row of each token that carries a tag; a batch of rows without any would have no loss."""
+    labels = features.with_format("arrow")[:]["labels"].combine_chunks()
+    return pc.filter(pc.list_parent_indices(labels), pc.not_equal(pc.list_flatten(labels), IGNORED))
 
 
 def _require_lists(table: Table, words: str, tags: str) -> None:
