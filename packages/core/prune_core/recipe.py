@@ -139,9 +139,18 @@ class QuantizeSection(Fields):
     """Fine-tuning of the compact model with linears that round as torchao's int8 will."""
 
     bits: Literal[8] | None = Field(None, description="8: train for int8 after all else; by default not at all.")
-    epochs: float | None = Field(None, ge=0, description="Passes; by default a quarter of training's.")
-    max_steps: int | None = Field(None, ge=0, description="Optimizer steps, instead of epochs.")
+    epochs: float | None = Field(None, gt=0, description="Passes; by default a quarter of training's.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of epochs.")
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; by default half of training's.")
+
+    @model_validator(mode="after")
+    def _for_bits(self) -> "QuantizeSection":
+        given = [name for name in ("epochs", "max_steps", "learning_rate") if getattr(self, name) is not None]
+        if given and self.bits is None:
+            raise ValueError(
+                f"nothing is trained for int8, so {' and '.join(given)} would do nothing: give bits: 8 too"
+            )
+        return self
 
 
 class MeasureSection(Fields):
@@ -256,8 +265,17 @@ def explain(error: ValidationError, model: type, source: str, prefix: str = "") 
             known = _fields(model, path[:-1])
             lines.append(f"{where}: unknown field; {nearest(path[-1], known)}known: {', '.join(known)}")
         else:
-            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}")
+            lines.append(f"{where}: {_fault(problem)}")
     return "\n".join(f"{source}: {line}" for line in lines)
+
+
+def _fault(problem: Any) -> str:
+    """What pydantic found wrong; of a whole section the message says itself what was found."""
+    found = problem["input"]
+    if problem["type"] == "tuple_type":
+        return f"a list was expected, such as [{found}], found {found!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return message if problem["type"] == "value_error" and isinstance(found, dict) else f"{message}, found {found!r}"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
