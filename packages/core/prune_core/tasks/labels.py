@@ -57,18 +57,17 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
     validation and not in training, or a single one.
     """
     table = tables.present()[0]
-    ignored = {IGNORED: IGNORED} if table.holds_lists(column) else {}
+    ignored = (IGNORED,) if table.holds_lists(column) else ()
     feature, values = table.element(column), [value for value in values_of(table, column) if value not in ignored]
     if names and str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and not isinstance(feature, ClassLabel):
         feature = ClassLabel(names=list(names))
     partial = tables.train is None
     labels = _aligned(_labels(feature, values, config, partial), config, partial)
-    labels = replace(labels, ids={**labels.ids, **ignored})
     if len(labels.names) < 2:
         found = repr(values[0]) if values else "none"
         raise DataError(f"{table.source}: {found} is the only label (column {column!r}); there must be two at least")
     known = f"is not among the training labels {listed(labels.names)}"
-    refuse_labels(tables, column, lambda value: value in labels.ids, known)
+    refuse_labels(tables, column, lambda value: value in labels.ids or value in ignored, known)
     return labels
 
 

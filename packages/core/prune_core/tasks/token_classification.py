@@ -123,9 +123,8 @@ def _tokenize(batch: dict[str, list[Any]], **options: Any) -> dict[str, Any]:
     for row, tags in enumerate(batch[options["tags"]]):
         words = encoding.word_ids(row)
         firsts = [word is not None and word != before for word, before in zip(words, [None, *words], strict=False)]
-        labels.append(
-            [options["encode"](tags[w]) if first else IGNORED for w, first in zip(words, firsts, strict=True)]
-        )
+        tagged = [first and tags[word] != IGNORED for word, first in zip(words, firsts, strict=True)]
+        labels.append([options["encode"](tags[w]) if has else IGNORED for w, has in zip(words, tagged, strict=True)])
     return {**encoding, "labels": labels}
 
 
