@@ -69,9 +69,10 @@ def stock(model: PreTrainedModel, fields: Mapping[str, Any], state: dict[str, Te
             f"a plain {type(model).__name__} cannot hold one size for all layers: {name} would be "
             f"{_size(found, name)} and its configuration makes it {_size(expected, name)}; use --compactor dense"
         )
-    built = from_state(model, with_fields(model.config, fields), state)
+    built: PreTrainedModel = from_state(model, with_fields(model.config, fields), state)
     nn.Module.to(built, model.device)
-    return built.train(model.training)
+    built.train(model.training)
+    return built
 
 
 def _size(known: Shapes, name: str) -> str:

@@ -141,9 +141,11 @@ def _can_have(model: PreTrainedModel, sizes: Sizes, units: list[Unit], count: in
     if (sizes.head_size if isinstance(units[0], Attention) else sizes.neurons) is None:
         return False
     twin, wanted = empty(model, {}), empty(model, _fields(sizes, units[0], count))
-    for unit in units if twin else ():
+    if twin is None:
+        return False
+    for unit in units:
         _narrow(twin, unit, range(count))
-    return shapes(twin) == shapes(wanted) != {}
+    return shapes(twin) == shapes(wanted)
 
 
 def _fields(sizes: Sizes, unit: Unit, count: int) -> dict[str, Any]:
