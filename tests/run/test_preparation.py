@@ -97,6 +97,10 @@ class TestDryRun:
         with pytest.raises(RunError, match="no run to resume"):
             check(recipe(tmp_path / "run"), resume=True)
 
+    def test_evaluations_that_never_come_are_said(self, recipe, tmp_path, caplog):
+        check(recipe(tmp_path / "run", training={"eval_steps": 9}))
+        assert "training.eval_steps: 9 is more than the 8 steps of the training" in caplog.text
+
     def test_it_names_the_compactor(self, recipe, tmp_path):
         assert check(recipe(tmp_path / "run"))["compactor"] == "DenseCompactor"
 

@@ -55,6 +55,7 @@ def test_the_blend_moves_from_one_function_to_the_other(family):
     before = model(**batch).logits
     strategy = Simplified(Structured(StructuredConfig(density=1.0, binarizer="topk")), 0.5, [Relu()])
     strategy.prepare(Context(model, structure_of(model), 100))
+    assert strategy.target == 1.0, "report and progress bar are told of the density"
     values = torch.linspace(-3, 3, 31)
     blends = [module for module in model.modules() if isinstance(module, Blended)]
     assert len(blends) == 2

@@ -41,6 +41,8 @@ from prune_core.training import check_training, steps_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
+
 FILL_SHARE = 0.25
 """Length of a fill that nothing is said about, as a share of the fine-pruning before it."""
 
@@ -142,6 +144,11 @@ def prepare(recipe: Recipe) -> Preparation:
         job.task.validation()  # missing or broken data must not show after the training only
     student, strategy = copy.deepcopy(dense), _strategy(job)
     steps = steps_of(section, len(features))
+    if section.eval_steps and section.eval_steps > steps:
+        logger.warning(
+            "training.eval_steps: %d is more than the %d steps of the training: nothing is evaluated before its end",
+            *(section.eval_steps, steps),
+        )
     calibration = partial(calibration_batches, job.task, features, section)
     structure = structure_of(student, job.plugins)
     strategy.prepare(Context(student, structure, steps, section.seed, calibration))

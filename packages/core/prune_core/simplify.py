@@ -156,6 +156,10 @@ class Simplified(Strategy):
         self.strategy, self.share, self.parts = strategy, share, parts
         self.fills = strategy.fills  # type: ignore[misc]
 
+    @property
+    def target(self) -> float | None:
+        return self.strategy.target
+
     def prepare(self, context: Context) -> None:
         self.strategy.prepare(context)
         for part in self.parts:
