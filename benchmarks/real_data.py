@@ -51,8 +51,8 @@ def files(name: str) -> tuple[str, ...]:
 TUNED = ("training.learning_rate=1e-4",)
 SCRATCH = ("training.learning_rate=1e-3", "training.batch_size=64")
 ROWS = [
-    Row("cola", "cola", "MiniLM", dense=(*TUNED, "training.epochs=4"), pruning=("training.epochs=3",)),
-    Row("stsb", "stsb", "MiniLM", dense=(*TUNED, "training.epochs=3"), pruning=("training.epochs=3",)),
+    Row("cola", "cola", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=4",)),
+    Row("stsb", "stsb", "MiniLM", dense=("training.epochs=3",), pruning=("training.epochs=5",)),
     Row("rte", "rte", "MiniLM", dense=(*TUNED, "training.epochs=4"), pruning=("training.epochs=4",)),
     Row(
         *("squad", "squad", "MiniLM"),
@@ -70,21 +70,21 @@ ROWS = [
     Row(
         *("dialogsum", "dialogsum", "BART"),
         fresh=True,
-        dense=(*SCRATCH, "task.max_length=256", "training.epochs=6"),
-        pruning=("training.epochs=4", "training.batch_size=64", "task.max_length=256"),
+        dense=(*SCRATCH, "task.max_length=256", "training.epochs=4"),
+        pruning=("training.epochs=3", "training.batch_size=64", "task.max_length=256"),
         length=256,
     ),
     Row(
         *("shakespeare", "causal-lm", "OPT"),
         fresh=True,
-        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=5"),
-        pruning=(*files("shakespeare"), "training.epochs=4", "training.batch_size=64"),
+        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=4"),
+        pruning=(*files("shakespeare"), "training.epochs=3", "training.batch_size=64"),
     ),
     Row(
         *("cifar10", "cifar10", "ViT"),
         fresh=True,
-        dense=(*SCRATCH, "training.epochs=8"),
-        pruning=("training.epochs=5", "training.batch_size=64"),
+        dense=(*SCRATCH, "training.epochs=6"),
+        pruning=("training.epochs=4", "training.batch_size=64"),
     ),
 ]
 

@@ -91,7 +91,7 @@ def test_a_folder_without_images_for_labels(tmp_path, image_model):
     with pytest.raises(DataError, match=r"none: a folder of data holds a folder of images for each label, found none"):
         ImageClassification(ImageClassificationConfig(train_file=tmp_path / "none"), image_model())
     (tmp_path / "empty" / "dark").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"empty cannot be read: .*dark"):
+    with pytest.raises(DataError, match=r"empty: it holds no rows"):
         ImageClassification(ImageClassificationConfig(train_file=tmp_path / "empty"), image_model())
 
 
