@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import prune_core.preparation as preparation
+import prune_core.configuring as configuring
 from prune_core.configuring import resolved, validated
 from prune_core.errors import DataError, ModelError, PluginError, RecipeError, RunError, StructureError
 from prune_core.hookspecs import CompactorSpec
@@ -183,7 +183,7 @@ class TestCompactor:
             offers = () if "other-plugin" in disabled else (Offer("compactors", other, "other-plugin", "1"),)
             return Plugins((*load_plugins(disabled).offers, *offers), ())
 
-        monkeypatch.setattr(preparation, "load_plugins", load)
+        monkeypatch.setattr(configuring, "load_plugins", load)
 
     def test_a_choice_that_is_not_made_stops_the_run_before_its_training(self, two, recipe, tmp_path):
         for start in (run, check):

@@ -50,6 +50,22 @@ Column = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Described = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        help="Recipe whose architecture section names the modules of a model that no family covers. "
+        "Example: --recipe recipe.yaml",
+    ),
+]
+Portable = Annotated[
+    bool | None,
+    typer.Option(
+        "--portable",
+        help="The model gets its own modelling file, to load without prune_core by trust_remote_code. "
+        "Example: --portable",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -22,6 +22,7 @@ FLAGS = {
     "seed": "training.seed",
     "device": "device",
     "compactor": "compactor",
+    "portable": "portable",
     "output": "output",
 }
 """Parameter of a verb -> path of its field in the recipe."""

@@ -43,6 +43,10 @@ def _rows(schema: Schema, definitions: Schema, prefix: str) -> Iterator[FieldRow
         if section is not None:
             yield from _rows(section, definitions, f"{prefix}{name}.")
             continue
+        member, mark = _member(field, definitions)
+        if member is not None:
+            yield from _rows(member, definitions, f"{prefix}{name}{mark}.")
+            continue
         options = _options(field, definitions)
         yield FieldRow(
             name=prefix + name,
@@ -57,6 +61,14 @@ def _section(field: Schema, definitions: Schema) -> Schema | None:
     """The model that a field holds, if it holds one."""
     target = _resolve(field, definitions)
     return target if "properties" in target else None
+
+
+def _member(field: Schema, definitions: Schema) -> tuple[Schema | None, str]:
+    """The model that the members of a list or mapping are, if they are one, and what stands for each in its name."""
+    for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
+        if isinstance(field.get(key), Mapping):
+            return _section(field[key], definitions), mark
+    return None, ""
 
 
 def _resolve(field: Schema, definitions: Schema) -> Schema:

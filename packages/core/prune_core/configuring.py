@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,12 @@ def validated(data: Any, source: str = "recipe") -> Recipe:
         recipe = recipe.model_copy(update={"task": task_config(recipe.task, plugins, source)})
     check_whole(recipe, source)
     return recipe
+
+
+def plugins_of(recipe: Recipe) -> Plugins:
+    """The plugins that a recipe may use, and the layout of its model where it describes one."""
+    plugins, section = load_plugins(recipe.plugins.disabled), recipe.architecture
+    return replace(plugins, described=section.layout("described")) if section.stacks else plugins
 
 
 def with_defaults(data: Any, source: str = "recipe") -> Recipe:

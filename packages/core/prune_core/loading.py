@@ -9,16 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from prune_core import __version__
-from prune_core.compaction.resize import resize
+from prune_core.architectures import Architecture
+from prune_core.compaction.restore import restore
 from prune_core.compactor import UnitReport
-from prune_core.errors import ModelError, StructureError
+from prune_core.described import ArchitectureSection, as_data
+from prune_core.discovery import found
+from prune_core.errors import ModelError, PluginError
 from prune_core.no_norm import without_norms
 from prune_core.plugins import Plugins, load_plugins
+from prune_core.recipe import explain
 from prune_core.structure import Attention, ModelStructure, Unit, discover, model_type
 
 if TYPE_CHECKING:  # this module is imported while transformers itself still is
@@ -34,7 +39,8 @@ class PruneConfig(QuantizationConfigMixin):
     """What was kept of each unit: `units` maps a key to {"kept": heads, or a number of neurons, "of": total}.
 
     `plugin` is the distribution by whose description of the family units were found: loading finds them by it again,
-    also where another distribution claims this type of model.
+    also where another distribution claims this type of model. `architecture` is the layout that they were found by
+    where no family covers the model: plain data, which loading reads before it looks for a family.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class PruneConfig(QuantizationConfigMixin):
         self.sparse = sparse
         self.version = version
         self.plugin = extra.get("plugin")
+        self.architecture = extra.get("architecture")
         self.no_norm = bool(extra.get("no_norm", False))
         self.prune_core = extra.get("prune_core", __version__)
 
@@ -60,10 +67,12 @@ class PruneQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        from prune_core.portable import forget
         from prune_core.storage import unpack_state
 
         if self.quantization_config.sparse:
             model.register_load_state_dict_pre_hook(unpack_state)
+        forget(model.config)
         del model.hf_quantizer, model.quantization_method
         object.__setattr__(model, "is_quantized", False)
         for module in model.modules():
@@ -77,7 +86,7 @@ class PruneQuantizer(HfQuantizer):
         from prune_core.storage import converters
 
         config = self.quantization_config
-        layers = _structure(model, load_plugins(), config.plugin).linears() if config.sparse else ()
+        layers = _structure(model, load_plugins(), config).linears() if config.sparse else ()
         return [*weight_conversions, *converters(model, layers)]
 
     def is_serializable(self) -> bool:
@@ -91,15 +100,40 @@ class PruneQuantizer(HfQuantizer):
 def structure_of(model: Any, plugins: Plugins | None = None) -> ModelStructure:
     """The units of a model by the family that `plugins` (all that are installed, by default) describe for its type.
 
-    StructureError where none fits, PluginError where several distributions describe it.
+    Where none does they are found by names and shapes. StructureError where that is not clear, or the family's layout
+    does not fit; PluginError where several distributions describe it.
     """
-    return _structure(model, load_plugins() if plugins is None else plugins)
+    return _structure(model, load_plugins() if plugins is None else plugins, _recorded(model))
 
 
-def _structure(model: Any, plugins: Plugins, owner: str | None = None) -> ModelStructure:
-    """The units of a model; with several owners of its family, by that of the distribution `owner`."""
-    families, owner = plugins.families(model_type(model), owner)
-    return replace(discover(model, families or plugins.architectures()), owner=owner)
+def _structure(model: Any, plugins: Plugins, recorded: PruneConfig | None) -> ModelStructure:
+    """The units of a model: as a recipe describes it, as it says itself, by its family, or by names and shapes."""
+    layout = plugins.described or _read_layout(recorded)
+    families, owner = ([], None) if layout else plugins.families(model_type(model), _owner(recorded))
+    if families:
+        return replace(discover(model, families), owner=owner)
+    if layout is None and _owner(recorded):
+        raise PluginError(
+            f"the family of this model is described by the plugin {_owner(recorded)}, which offers none for model type "
+            f"{model_type(model)!r} here: install it"
+        )
+    layout = replace(layout or found(model), name=str(model_type(model)), model_types=(str(model_type(model)),))
+    return replace(discover(model, [layout]), layout=layout)
+
+
+def _read_layout(recorded: PruneConfig | None) -> Architecture | None:
+    """The layout in a compact model's configuration, if it has one; ModelError where it is none."""
+    if recorded is None or recorded.architecture is None:
+        return None
+    try:
+        return ArchitectureSection.model_validate(recorded.architecture).layout("")
+    except ValidationError as error:
+        wrong = explain(error, ArchitectureSection, "config.json", "quantization_config.architecture")
+        raise ModelError(wrong.replace("\n", "; ")) from error
+
+
+def _owner(recorded: PruneConfig | None) -> str | None:
+    return recorded.plugin if recorded else None
 
 
 def record_no_norm(model: PreTrainedModel, structure: ModelStructure) -> None:
@@ -137,7 +171,10 @@ def record(
         known[report.key] = _compose(known.get(report.key), report, unit)
     no_norm = no_norm or (before is not None and before.no_norm)
     if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or no_norm:
-        model.config.quantization_config = PruneConfig(known, sparse, plugin=structure.owner, no_norm=no_norm)
+        layout = as_data(structure.layout) if structure.layout else None
+        model.config.quantization_config = PruneConfig(
+            known, sparse, plugin=structure.owner, architecture=layout, no_norm=no_norm
+        )
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
@@ -147,34 +184,10 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
             f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
             "install the prune-core that wrote it, or a later one"
         )
-    structure = _structure(model, load_plugins(), config.plugin)
-    missing = [key for key in structure.keys() if not isinstance(config.units, dict) or key not in config.units]
-    if missing:
-        raise ModelError(f"config.json: quantization_config.units does not say what was kept of {', '.join(missing)}")
-    for key, entry in config.units.items():
-        if key.startswith(structure.absent):
-            continue
-        try:
-            unit = structure.unit(key)
-        except StructureError as error:
-            raise ModelError(f"config.json names a unit that the model does not have: {error}") from error
-        resize(model, unit, _kept(key, entry, unit))
+    structure = _structure(model, load_plugins(), config)
+    restore(model, structure, config.units)
     if config.no_norm:
         without_norms(model, structure)
-
-
-def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
-    total = unit.count
-    try:
-        count = entry["kept"]
-        kept = list(range(count)) if isinstance(count, int) else [int(index) for index in count]
-        fits = entry["of"] == total and kept == sorted(set(kept)) and all(0 <= index < total for index in kept)
-        fits = fits and (not isinstance(count, int) or len(kept) == count)
-    except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ModelError(f"config.json: {key} keeps {entry!r}, which does not fit the {total} of this model's config")
-    return kept
 
 
 def _all(entry: dict[str, Any]) -> int | list[int]:

@@ -57,11 +57,15 @@ class NotLoaded:
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything found: offers by kind and name, and what was not loaded."""
+    """Everything found: offers by kind and name, and what was not loaded.
+
+    `described` is a layout that a recipe gives, for the one model that it is about: it goes before all families.
+    """
 
     offers: tuple[Offer, ...]
     not_loaded: tuple[NotLoaded, ...]
     disabled: tuple[str, ...] = ()
+    described: Architecture | None = None
     _by_name: dict[tuple[str, str], list[Offer]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

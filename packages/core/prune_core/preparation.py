@@ -19,21 +19,22 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from prune_core.compaction import choose
 from prune_core.compactor import Compactor
-from prune_core.configuring import strategy_config, task_config
+from prune_core.configuring import plugins_of, strategy_config, task_config
 from prune_core.distributed import main_first, processes
 from prune_core.errors import RecipeError
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
 from prune_core.places import absolute
-from prune_core.plugins import Plugins, import_target, load_plugins
+from prune_core.plugins import Plugins, import_target
+from prune_core.portable import refuse_unportable
 from prune_core.pretrained import brief, read_config
 from prune_core.quantization import need_linears, need_torchao
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.sentence_folder import companions
 from prune_core.simplify import NoNorms, Relu, Simplified
 from prune_core.strategy import Context, Progress, Strategy
-from prune_core.structure import ModelStructure
+from prune_core.structure import ModelStructure, model_type
 from prune_core.task import Task
 from prune_core.teacher import Teacher, for_student
 from prune_core.training import check_training, steps_of
@@ -93,7 +94,7 @@ class Preparation:
 
 def make_job(recipe: Recipe, device: str | None = None) -> Job:
     """The job of a recipe with a model and a task; PluginError, DataError or ModelError where they cannot be had."""
-    plugins = load_plugins(recipe.plugins.disabled)
+    plugins = plugins_of(recipe)
     assert recipe.task.name is not None
     assert recipe.model is not None
     config = task_config(recipe.task, plugins)
@@ -139,9 +140,11 @@ def prepare(recipe: Recipe) -> Preparation:
     check_training(section, job.device, dense)
     companions(job.model_path, dense)  # what cannot be copied must not show after the training only
     teacher = _teacher(job, dense)
+    structure = structure_of(dense, job.plugins)
     with main_first():
         features = job.task.train()
         job.task.validation()  # missing or broken data must not show after the training only
+    _try_layout(job, dense, structure, features)
     student, strategy = copy.deepcopy(dense), _strategy(job)
     steps = steps_of(section, len(features))
     if section.eval_steps and section.eval_steps > steps:
@@ -150,7 +153,6 @@ def prepare(recipe: Recipe) -> Preparation:
             *(section.eval_steps, steps),
         )
     calibration = partial(calibration_batches, job.task, features, section)
-    structure = structure_of(student, job.plugins)
     strategy.prepare(Context(student, structure, steps, section.seed, calibration))
     if section.sharded:
         strategy.unsharded()
@@ -158,7 +160,10 @@ def prepare(recipe: Recipe) -> Preparation:
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()
     compactor = choose(masks, recipe.compactor, job.plugins)
-    compactor.check(dense, structure_of(dense, job.plugins))
+    compactor.check(dense, structure)
+    if recipe.portable:
+        families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
+        refuse_unportable(families, "zeros on disk" if masks.sparse else "no_norm" if recipe.simplify.no_norm else None)
     return Preparation(
         job=job,
         dense=dense,
@@ -220,6 +225,15 @@ def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
         return copy.deepcopy(dense)
     _same_tokens(job.task.processor, path)
     return job.task.load_model(path)
+
+
+def _try_layout(job: Job, dense: PreTrainedModel, structure: ModelStructure, features: Dataset) -> None:
+    """StructureError where a layout that was found, or that the recipe describes, makes another function."""
+    from prune_core.trial import prove
+
+    if structure.layout is not None:
+        batch = job.task.collate([features[index] for index in range(min(4, len(features)))])
+        prove(dense, structure, job.task.model_inputs(batch))
 
 
 def _rehearse(job: Job, model: PreTrainedModel | None, student: PreTrainedModel, features: Dataset) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from prune_core.described import ArchitectureSection
 from prune_core.errors import RecipeError, nearest
 from prune_core.fields import Fields, FilePath, NameOrPath
 
@@ -191,7 +192,11 @@ class Recipe(Fields):
     simplify: SimplifySection = SimplifySection()
     fill: FillSection = FillSection()
     quantize: QuantizeSection = QuantizeSection()
+    architecture: ArchitectureSection = ArchitectureSection()
     compactor: str = Field("auto", description="auto: the one that accepts the masks; or a name.")
+    portable: bool = Field(
+        False, description="The model gets its own modelling file, to load without prune_core by trust_remote_code."
+    )
     measure: MeasureSection = MeasureSection()
     device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"
     output: FilePath | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
@@ -281,7 +286,9 @@ def _fault(problem: Any) -> str:
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
-        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        if field is None:  # a number or name that tells the members of a list or mapping apart
+            continue
+        candidates = [field.annotation, *get_args(field.annotation)]
         sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not sections:
             return []

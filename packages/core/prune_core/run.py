@@ -30,6 +30,8 @@ from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
 from prune_core.places import absolute_path
+from prune_core.plugins import Plugins
+from prune_core.portable import make_portable
 from prune_core.preparation import (
     Job,
     Preparation,
@@ -121,16 +123,18 @@ def _shared(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Worksp
         yield on_main(lambda: stack.enter_context(opened))
 
 
-def compact_folder(model: Path, masks: Path | None, output: Path, compactor: str = "auto") -> dict[str, Any]:
+def compact_folder(
+    model: Path, masks: Path | None, output: Path, compactor: str = "auto", plugins: Plugins | None = None
+) -> dict[str, Any]:
     """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
 
     Without `masks` it is a model that was pruned elsewhere: its zeros are its masks.
     """
     refuse_occupied(output)
     dense = load_saved(str(model)) if masks else load_pruned(str(model))
-    decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense))
+    decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense, plugins))
     decided.bake(dense)
-    compaction = compact(dense, decided, compactor)
+    compaction = compact(dense, decided, compactor, plugins=plugins)
     batches = [dummy_inputs(dense, 4, 16)]
     verification = verify(dense, compaction, batches).enforce()
     save_verified(compaction, output, batches, _processor(model), model)
@@ -271,6 +275,8 @@ def _saved(
     difference = on_main(
         lambda: save_verified(compaction, workspace.model, batches, task.processor, ready.job.model_path)
     )
+    if ready.job.recipe.portable:
+        on_main(lambda: make_portable(workspace.model, ready.job.plugins))
     return replace(verification, compact_vs_reloaded=difference)
 
 

@@ -169,9 +169,9 @@ Unit = Attention | FeedForward
 class ModelStructure:
     """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes.
 
-    `owner` is the distribution whose plugin describes the family, where one does. `absent`: what the keys begin with of
-    stacks that the family has and this model lacks, as "encoder.layer." in a decoder of its own. `stacks`: all that the
-    family has.
+    `owner` is the distribution whose plugin describes the family, where one does; where none does, `layout` is what the
+    units were found by, which travels with the compact model. `absent`: what the keys begin with of stacks that the
+    family has and this model lacks, as "encoder.layer." in a decoder of its own. `stacks`: all that the family has.
     """
 
     architecture: str
@@ -179,6 +179,7 @@ class ModelStructure:
     owner: str | None = None
     absent: tuple[str, ...] = ()
     stacks: tuple[Stack, ...] = ()
+    layout: Architecture | None = None
 
     @property
     def attention(self) -> tuple[Attention, ...]:
@@ -311,7 +312,7 @@ def _units(model: nn.Module, stack: Stack) -> Iterator[Unit]:
 
 
 def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -> Attention:
-    head_size = int(getattr(_inside(layer, layout.core), layout.head_size, 0))
+    head_size = _head_size(layer, layout)
     found = Attention(
         key=key,
         core=f"{path}.{layout.core}",
@@ -339,6 +340,14 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
             f"the {heads} that {found.output} reads"
         )
     return replace(found, heads=heads, key_value_heads=shared, turned=isinstance(output, Conv1D))
+
+
+def _head_size(layer: nn.Module, layout: AttentionLayout) -> int:
+    """Features a head; 0 for a stub."""
+    core, source = _inside(layer, layout.core), layout.head_size
+    if isinstance(source, str):
+        return int(getattr(core, source, 0))
+    return source if layout.query in dict(layer.named_modules()) else 0
 
 
 def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:

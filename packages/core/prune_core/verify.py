@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from prune_core.compaction import compact
-from prune_core.errors import RunError, VerificationError
+from prune_core.errors import PruneError, RunError, VerificationError
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
+from prune_core.portable import MODULE
 from prune_core.preparation import make_job
+from prune_core.pretrained import brief
 from prune_core.saving import save_compact
 from prune_core.sentence_folder import MODULES
 from prune_core.workspace import Workspace
@@ -69,18 +72,30 @@ class Verification:
 def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
     """Compare the three on `batches` of model inputs; the compact model goes through a folder and back."""
     batches = list(batches)
-    with tempfile.TemporaryDirectory() as folder:
+    expected = outputs(masked, batches)
+    with _told(), tempfile.TemporaryDirectory() as folder:
         save_compact(compaction, Path(folder) / "model")
         reloaded = _reloaded(compaction, Path(folder) / "model")
-    expected = outputs(masked, batches)
-    found = outputs(compaction.model, batches)
-    again = outputs(reloaded, batches)
+        found = outputs(compaction.model, batches)
+        again = outputs(reloaded, batches)
     return Verification(
         masked_vs_compact=largest_difference(expected, found),
         compact_vs_reloaded=largest_difference(found, again),
         tolerance=TOLERANCE.get(masked.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
     )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """VerificationError for whatever a compact model's own code raises; other errors say themselves what is wrong."""
+    try:
+        yield
+    except (PruneError, OSError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise VerificationError(f"the compact model does not run or load: {why}; no model was written") from error
 
 
 def save_verified(
@@ -135,8 +150,13 @@ def verify_run(run: Path) -> Verification:
 
 
 def digests(model: Path) -> dict[str, str]:
-    """SHA-256 of the files that decide what a model folder computes: its weights and its configurations."""
-    files = [*model.rglob("*.safetensors"), *model.rglob("config.json"), *model.glob(MODULES)]
+    """SHA-256 of the files that decide what a model folder computes: weights, configurations, code."""
+    files = [
+        *model.rglob("*.safetensors"),
+        *model.rglob("config.json"),
+        *model.glob(MODULES),
+        *model.glob(f"{MODULE}.py"),
+    ]
     found = {}
     for path in sorted(files):
         with path.open("rb") as file:

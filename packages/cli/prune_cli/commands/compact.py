@@ -23,6 +23,8 @@ def compact(
         str, typer.Option(help="auto takes the one that accepts the masks. Example: --compactor dense")
     ] = "auto",
     uniform: options.Uniform = False,
+    portable: options.Portable = None,
+    recipe: options.Described = None,
     json: options.Json = False,
 ) -> None:
     """Remove from MODEL what MASKS say; the result is verified before it is written.
@@ -30,16 +32,21 @@ def compact(
     Without MASKS it takes models that were pruned elsewhere: whole heads and neurons of zeros are removed, and folders
     with `pruned_heads` in config.json and smaller matrices, which transformers 5 does not load, become loadable ones.
     """
-    from prune_core.plugins import load_plugins
+    from prune_core.configuring import plugins_of
+    from prune_core.recipe import Recipe
 
     compactor = options.compactor_of(compactor, uniform) or "auto"
+    plugins = plugins_of(Recipe.load(recipe) if recipe else Recipe())
     if compactor != "auto":
-        load_plugins().get("compactors", compactor)  # a misspelt name fails before torch is imported
+        plugins.get("compactors", compactor)  # a misspelt name fails before torch is imported
 
     from prune_cli import render
+    from prune_core.portable import make_portable
     from prune_core.run import compact_folder
 
-    report = compact_folder(model, masks, output, compactor)
+    report = compact_folder(model, masks, output, compactor, plugins)
+    if portable:
+        make_portable(output, plugins)
     if json:
         render.print_json(report)
     else:

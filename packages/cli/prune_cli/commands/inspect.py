@@ -16,20 +16,28 @@ def inspect(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Folder or hub name, dense or compact. Example: runs/first/model")
     ],
+    recipe: options.Described = None,
     json: options.Json = False,
 ) -> None:
-    """Show what can be pruned in MODEL, unit by unit, and what is left of a compact model."""
+    """Show what can be pruned in MODEL, unit by unit, and what is left of a compact model.
+
+    Of a model that no family covers it says which modules were found, and tries them on random inputs.
+    """
     from prune_cli import render
+    from prune_core.configuring import plugins_of
     from prune_core.loading import structure_of
     from prune_core.pretrained import load_saved
+    from prune_core.recipe import Recipe
 
+    plugins = plugins_of(Recipe.load(recipe) if recipe else Recipe())
     loaded = load_saved(model)
-    structure = structure_of(loaded)
+    structure = structure_of(loaded, plugins)
     report = {
         "model": model,
         "architecture": structure.architecture,
         "parameters": sum(parameter.numel() for parameter in loaded.parameters()),
         "prunable_weights": structure.size(loaded),
+        "layout": _layout(loaded, structure),
         "units": _rows(loaded, structure),
     }
     if json:
@@ -46,6 +54,39 @@ def _table(report: dict[str, Any]) -> None:
     columns = ("unit", "kind", "left", "of", "head size", "weights", "share %")
     rows = [[*list(row.values())[:-1], 100 * row["share"]] for row in report["units"]]
     render.print_table(title, columns, rows)
+    if report["layout"]:
+        render.print_table(
+            "of no known family; its modules", ["module", "name"], render.pairs(_named(report["layout"]))
+        )
+
+
+def _layout(model: "PreTrainedModel", structure: "ModelStructure") -> dict[str, Any] | None:
+    """As data what the units were found by, where that is no family's file; that of a dense model is tried first."""
+    from prune_core.described import as_data
+
+    if structure.layout is None:
+        return None
+    if getattr(model.config, "quantization_config", None) is None:
+        _try(model, structure)
+    return as_data(structure.layout)
+
+
+def _try(model: "PreTrainedModel", structure: "ModelStructure") -> None:
+    """StructureError where the layout does not hold on random inputs; nothing for a model that takes none known."""
+    from prune_core.errors import ModelError
+    from prune_core.measure import dummy_inputs
+    from prune_core.trial import prove
+
+    try:
+        batch = dummy_inputs(model, 2, 8)
+    except ModelError:
+        return
+    prove(model, structure, batch)
+
+
+def _named(layout: dict[str, Any]) -> dict[str, Any]:
+    """The same, stacks by the path of their layers."""
+    return {stack["layers"]: {part: stack[part] for part in ("attention", "ffn")} for stack in layout["stacks"]}
 
 
 def _rows(model: "PreTrainedModel", structure: "ModelStructure") -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ def run(
     teacher: Teacher = None,
     compactor: Compactor = None,
     uniform: options.Uniform = False,
+    portable: options.Portable = None,
     model: Model = None,
     task: options.Task = None,
     dataset: options.Dataset = None,

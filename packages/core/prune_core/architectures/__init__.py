@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head.
+    """Paths below a layer. `core` holds the head counts; `head_size` names its attribute with the features a head, or
+    is their number.
 
     One path for query, key and value is a fused linear: all queries come first in it, then all keys, then all values;
     with `by_head` those of one head and then those of the next. `value_bias`: a parameter in the place of the bias of
@@ -20,7 +21,7 @@ class AttentionLayout:
     key: str
     value: str
     output: str
-    head_size: str
+    head_size: str | int
     by_head: bool = False
     value_bias: str | None = None
     cross: bool = False

@@ -28,14 +28,15 @@ class BiasOnly(nn.Module):
 
 
 class Unused(nn.Identity):
-    """Stands for a linear whose output nobody reads. Some families draw `weight` at random when they are made."""
+    """Stands for a linear whose output nobody reads. Some families draw weight, a matrix, and bias when it is made."""
 
     weight: Tensor
+    bias: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(1), persistent=False)
-        self.bias = None
+        self.register_buffer("weight", torch.zeros(1, 1), persistent=False)
+        self.register_buffer("bias", torch.zeros(1), persistent=False)
 
 
 class NoAttention(nn.Module):
