@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from prune_core.recipe import Recipe
 from prune_core.run import run
 
 BOTH_WELL = [(0, ""), (0, "")]
@@ -147,15 +148,27 @@ StrategySteps.on_step_end = on_step_end
     assert saved == {"checkpoint-3", "checkpoint-4"}
 
 
+TWO = ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--nproc_per_node", "2"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", *TWO],
+    "accelerate, sharded": ["accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", *TWO],
+}
+
+
 @pytest.mark.slow
-def test_as_a_user_types_it(recipe, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_as_a_user_types_it(launcher, recipe, tmp_path):
     """One table from two processes; an error of all is one line of each, with its number but for the main one's."""
-    (tmp_path / "recipe.yaml").write_text(recipe(tmp_path / "run", training={"max_steps": 3}).dump())
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "prune_cli", "run"]
-    done = subprocess.run([*command, str(tmp_path / "recipe.yaml")], capture_output=True, text=True, check=False)
+    written = recipe(tmp_path / "run", strategy="structured", training={"max_steps": 3})
+    (tmp_path / "recipe.yaml").write_text(written.dump())
+    command = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "prune_cli", "run", str(tmp_path / "recipe.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("The compact model is") == 1
-    again = subprocess.run([*command, str(tmp_path / "recipe.yaml")], capture_output=True, text=True, check=False)
+    assert len(list((tmp_path / "run" / "checkpoints" / "prune" / "checkpoint-3").glob("rng_state_*"))) == 2
+    assert Recipe.load(tmp_path / "run" / "recipe.yaml").training.sharded is ("sharded" in launcher)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     (line,) = [line for line in again.stderr.splitlines() if line.startswith("prune: error: ")]
     assert "already holds a run" in line
