@@ -97,10 +97,11 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         "compactor": "dense",
         "output": tmp_path / "run",
     }
-    assert given.keys() | {"dataset"} == FLAGS.keys()
+    assert given.keys() | {"dataset", "portable"} == FLAGS.keys()
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
-    assert prune("run", *flags, "--set", "strategy.steps=1").code == 0
+    assert prune("run", *flags, "--portable", "--set", "strategy.steps=1").code == 0
     recipe = ran[0]["recipe"]
+    assert recipe.portable
     for flag, value in given.items():
         node: Any = recipe
         for part in FLAGS[flag].split("."):

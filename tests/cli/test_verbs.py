@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from prune_core.plugins import Plugins
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -65,11 +67,12 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
 
     stand_in("prune_core.run", compact_folder=compact_folder)
     result = prune("compact", "model", "masks.safetensors", "--output", tmp_path / "small", "--compactor", "dense")
-    assert calls == [(Path("model"), Path("masks.safetensors"), tmp_path / "small", "dense")]
+    assert calls[0][:-1] == (Path("model"), Path("masks.safetensors"), tmp_path / "small", "dense")
+    assert isinstance(calls[0][-1], Plugins)
     assert "verification.samples" in result.out
     assert json.loads(prune("compact", "m", "k", "--output", "o", "--json").out)["density"] == 0.3
     assert prune("compact", "m", "--output", "o", "--uniform").code == 0
-    assert calls[-1] == (Path("m"), None, Path("o"), "uniform")
+    assert calls[-1][:-1] == (Path("m"), None, Path("o"), "uniform")
     result = prune("compact", "m", "--output", "o", "--uniform", "--compactor", "dense")
     assert result.code != 0
     assert "--uniform is short for --compactor uniform" in " ".join(result.err.split())
