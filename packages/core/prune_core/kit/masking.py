@@ -341,17 +341,15 @@ class MaskingStrategy(Strategy):
         return zip(self._pools, self._state.lagrangians, strict=False)  # type: ignore[arg-type]  # none without pressure
 
     def _pressure(self) -> Tensor:
-        zero = self._groups[0].scores.new_zeros(())
-        return sum((press(self._open(pool)) for pool, press in self._pressed_pools() if self._weighs(pool)), zero)
-
-    def _open(self, pool: Pool) -> Tensor:
-        """Share of a pool's weights under masks that is open, by the weights of the parts; differentiable."""
+        """Of each pool, on the share of its weights under masks that is open, by the weights of the parts."""
         count = binarizers.open_probability if self._gated else penalties.open_count
-        shares = (self._cost(group) / self._weighs(pool) * count(group.bounded).sum() for group in pool.groups)
-        return sum(shares, pool.groups[0].scores.new_zeros(()))
-
-    def _weighs(self, pool: Pool) -> float:
-        return sum(self._cost(group) * group.scores.numel() for group in pool.groups)
+        zero = pressure = self._groups[0].scores.new_zeros(())
+        for pool, press in self._pressed_pools():
+            costs = [self._cost(group) for group in pool.groups]
+            whole = sum(cost * group.scores.numel() for cost, group in zip(costs, pool.groups, strict=True))
+            shares = (cost / whole * count(g.bounded).sum() for cost, g in zip(costs, pool.groups, strict=True))
+            pressure = pressure + press(sum(shares, zero)) if whole else pressure
+        return pressure
 
     def _cost(self, group: ScoreGroup) -> float:
         """What one open score of a group costs."""
