@@ -2,31 +2,14 @@
 
 from dataclasses import replace
 
-from prune_core.architectures import Architecture, Stack
-from prune_core.architectures.bart import FFN, attention, sizes
+from prune_core.architectures import Architecture
+from prune_core.architectures.bart import BART
+
+_ENCODER, _DECODER = BART.stacks
+_CROSS = replace(_DECODER.attention["cross_attention"], adapter="prune_core.compaction.whisper:WhisperAdapter")
 
 WHISPER = Architecture(
     name="whisper",
     model_types=("whisper",),
-    stacks=(
-        Stack(
-            name="encoder",
-            layers="encoder.layers",
-            attention={"attention": attention("self_attn")},
-            ffn=FFN,
-            sizes=sizes("encoder"),
-        ),
-        Stack(
-            name="decoder",
-            layers="decoder.layers",
-            attention={
-                "attention": attention("self_attn"),
-                "cross_attention": replace(
-                    attention("encoder_attn", cross=True), adapter="prune_core.compaction.whisper:WhisperAdapter"
-                ),
-            },
-            ffn=FFN,
-            sizes=sizes("decoder"),
-        ),
-    ),
+    stacks=(_ENCODER, replace(_DECODER, attention={**_DECODER.attention, "cross_attention": _CROSS})),
 )
