@@ -63,28 +63,28 @@ ROWS = [
     Row(
         *("multi30k", "multi30k", "BART"),
         fresh=True,
-        dense=(*SCRATCH, "training.epochs=8"),
-        pruning=("training.epochs=4", "training.batch_size=64"),
+        dense=(*SCRATCH, "training.epochs=16"),
+        pruning=("training.epochs=8", "training.batch_size=64"),
         length=32,
     ),
     Row(
         *("dialogsum", "dialogsum", "BART"),
         fresh=True,
-        dense=(*SCRATCH, "task.max_length=256", "training.epochs=4"),
-        pruning=("training.epochs=3", "training.batch_size=64", "task.max_length=256"),
+        dense=(*SCRATCH, "task.max_length=256", "training.epochs=6"),
+        pruning=("training.epochs=4", "training.batch_size=64", "task.max_length=256"),
         length=256,
     ),
     Row(
         *("shakespeare", "causal-lm", "OPT"),
         fresh=True,
-        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=4"),
-        pruning=(*files("shakespeare"), "training.epochs=3", "training.batch_size=64"),
+        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=12"),
+        pruning=(*files("shakespeare"), "training.epochs=6", "training.batch_size=64"),
     ),
     Row(
         *("cifar10", "cifar10", "ViT"),
         fresh=True,
-        dense=(*SCRATCH, "training.epochs=6"),
-        pruning=("training.epochs=4", "training.batch_size=64"),
+        dense=(*SCRATCH, "training.epochs=15"),
+        pruning=("training.epochs=8", "training.batch_size=64"),
     ),
 ]
 
