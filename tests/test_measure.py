@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    ASTConfig,
+    ASTModel,
     AutoConfig,
     AutoModel,
     BertConfig,
@@ -125,6 +127,31 @@ def test_models_with_decoders_are_measured(family: str, head: str):
     assert measure.compare(model, tiny_model(family, head=head, layers=3), SECTION).flop_ratio > 1
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "whisper"])
+def test_models_that_listen_are_measured(family: str):
+    model = tiny_model(family)
+    assert measure.compare(model, tiny_model(family, layers=3), SECTION).flop_ratio > 1
+
+
+def test_sounds_are_as_long_as_the_transformer_sees_them():
+    sizes = {"conv_dim": [8, 8, 8], "conv_stride": [5, 2, 2], "conv_kernel": [10, 3, 2], "num_feat_extract_layers": 3}
+    groups = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    model = Wav2Vec2Model(Wav2Vec2Config(intermediate_size=16, **sizes, **groups, **SIZES)).eval()
+    samples = measure.dummy_inputs(model, 3, 7)["input_values"]
+    assert model(samples).last_hidden_state.shape == (3, 7, 16)
+    assert model(samples[:, :-1]).last_hidden_state.shape == (3, 6, 16)
+
+
+def test_whisper_takes_spectra_and_ids_for_its_decoder():
+    model = tiny_model("whisper")
+    inputs = measure.dummy_inputs(model, 3, 8)
+    assert inputs["input_features"].shape == (3, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+    assert inputs["decoder_input_ids"].shape == (3, 8)
+    longest = model.config.max_target_positions
+    with pytest.raises(RecipeError, match=f"{longest + 1} tokens were asked for, .* takes {longest} at most"):
+        measure.dummy_inputs(model, 1, longest + 1)
+
+
 def test_folders_are_loaded_as_the_class_that_saved_them(tmp_path: Path):
     bert(8, BertForMaskedLM).save_pretrained(tmp_path / "small")
     bert(64, BertForMaskedLM).save_pretrained(tmp_path / "large")
@@ -185,10 +212,13 @@ def test_models_that_cannot_be_measured(tmp_path: Path):
         measure.compare_folders(str(tmp_path / "none"), str(tmp_path / "none"), SECTION)
     with pytest.raises(ModelError, match="holds no weights"):
         measure.folder_size(tmp_path)
-    sizes = {"conv_dim": [8], "conv_stride": [4], "conv_kernel": [4], "num_feat_extract_layers": 1}
-    audio = Wav2Vec2Model(Wav2Vec2Config(intermediate_size=16, **sizes, **SIZES))
-    with pytest.raises(ModelError, match="takes input_values: no input for measuring it is known"):
-        measure.dummy_inputs(audio, 1, 8)
+    sizes = {"num_mel_bins": 8, "max_length": 32, "intermediate_size": 16, "patch_size": 4}
+    with pytest.raises(ModelError, match=r"takes input_values of a shape that is not known: .* no conv_kernel"):
+        measure.dummy_inputs(ASTModel(ASTConfig(**sizes, **SIZES)), 1, 8)
+    talker = bert()
+    talker.main_input_name = "numbers"
+    with pytest.raises(ModelError, match="takes numbers: no input for measuring it is known, only input_ids, "):
+        measure.dummy_inputs(talker, 1, 8)
 
 
 @pytest.mark.gpu

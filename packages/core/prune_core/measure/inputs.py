@@ -1,0 +1,118 @@
+"""Random batches for models of every kind: texts, images, sounds."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prune_core.errors import ModelError, RecipeError
+from prune_core.pretrained import usable_length
+
+_FRAMES_A_POSITION = 2
+"""Whisper's second convolution halves the frames."""
+
+
+def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[str, Tensor]:
+    """A random batch on the CPU, the same at every call, of the kind that the model takes; one that takes texts and
+    images gets both.
+
+    Texts: ids and a mask of ones [batch_size, length], of one choice each, [batch_size, 1, length], for multiple
+    choice; as many ids again for a decoder beside an encoder. Images: float pixels [batch_size, channels, height,
+    width] of the configured size, whatever `length`. Sounds: as many samples [batch_size, samples], and a mask of ones,
+    as the convolutions make `length` frames of (wav2vec2); or spectra [batch_size, bins, frames] of the configured
+    size, and ids [batch_size, length] for the decoder (Whisper).
+
+    RecipeError when `length` exceeds the model's positions; ModelError when the model takes none of these.
+    """
+    makers = {
+        "input_ids": _text_inputs,
+        "pixel_values": _image_inputs,
+        "input_values": _sound_inputs,
+        "input_features": _spectrum_inputs,
+    }
+    kind = model.main_input_name
+    if kind not in makers:
+        raise ModelError(
+            f"{type(model).__name__} takes {kind}: no input for measuring it is known, only {', '.join(makers)}"
+        )
+    generator = torch.Generator().manual_seed(0)
+    return makers[kind](model, batch_size, length, generator)
+
+
+def placed(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+    """The batch where the model is, floats in its dtype."""
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+    }
+
+
+def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+    config = model.config.get_text_config()
+    _check_length(model, length, usable_length(config))
+    ids = torch.randint(config.vocab_size, (batch_size, length), generator=generator)
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        ids = ids.unsqueeze(1)  # how many choices there are is up to the data; a text costs the same in any number
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        inputs["decoder_input_ids"] = ids.roll(1, dims=1)
+        _end(ids, model.config.eos_token_id)
+    if hasattr(model.config, "vision_config"):
+        inputs |= _image_inputs(model, batch_size, length, generator)
+    return inputs
+
+
+def _check_length(model: PreTrainedModel, length: int, longest: int | None) -> None:
+    if longest is not None and length > longest:
+        raise RecipeError(
+            f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
+        )
+
+
+def _end(ids: Tensor, token: int | None) -> None:
+    """End every text by this token, and let it be nowhere else: BART classifies what it finds at the last one."""
+    if token is not None:
+        ids[ids == token] = max(token - 1, 0)
+        ids[:, -1] = token
+
+
+def _image_inputs(
+    model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    config = getattr(model.config, "vision_config", model.config)
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"pixel_values": torch.randn(batch_size, config.num_channels, height, width, generator=generator)}
+
+
+def _sound_inputs(
+    model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    samples = length
+    for kernel, stride in reversed(list(zip(*_fields(model, "conv_kernel", "conv_stride"), strict=True))):
+        samples = (samples - 1) * stride + kernel
+    sound = torch.randn(batch_size, samples, generator=generator)
+    return {"input_values": sound, "attention_mask": torch.ones_like(sound, dtype=torch.long)}
+
+
+def _spectrum_inputs(
+    model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    bins, positions = _fields(model, "num_mel_bins", "max_source_positions")
+    inputs = {"input_features": torch.randn(batch_size, bins, _FRAMES_A_POSITION * positions, generator=generator)}
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        _check_length(model, length, model.config.max_target_positions)
+        inputs["decoder_input_ids"] = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
+    return inputs
+
+
+def _fields(model: PreTrainedModel, *names: str) -> list[Any]:
+    """These fields of the configuration; ModelError for a model whose sounds have another shape, and so lacks some."""
+    if missing := [name for name in names if not hasattr(model.config, name)]:
+        raise ModelError(
+            f"{type(model).__name__} takes {model.main_input_name} of a shape that is not known: its configuration has "
+            f"no {' and no '.join(missing)}, as those of wav2vec2 and whisper have"
+        )
+    return [getattr(model.config, name) for name in names]
