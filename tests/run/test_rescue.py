@@ -97,6 +97,19 @@ def test_zeros_of_anybody(family, biases, tmp_path):
     assert report["density"] < 0.6
 
 
+def test_the_dtype_of_the_folder_stays(tmp_path):
+    """A folder in bfloat16 is not doubled in size by being compacted."""
+    model = zeroed().bfloat16()
+    model.save_pretrained(tmp_path / "zeros")
+    expected = logits(model)
+    report = compact_folder(tmp_path / "zeros", None, tmp_path / "compact")
+    assert report["density"] < 0.6
+    stored = load_file(tmp_path / "compact" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    compact = load_saved(str(tmp_path / "compact"), "auto")
+    torch.testing.assert_close(logits(compact), expected, atol=2e-2 * float(expected.abs().max()), rtol=0)
+
+
 def test_torch_nn_utils_prune(tmp_path):
     """Saved before prune.remove: the weight is in two parts, which from_pretrained takes for a missing one."""
     model = tiny_model("bert")

@@ -54,6 +54,14 @@ def test_a_compact_model_stays_one(folder: str, corpus: Path, tmp_path: Path) ->
     assert load_saved(str(tmp_path / "small")).config.vocab_size == len(vocabulary)
 
 
+def test_a_model_in_bfloat16_stays_so(folder: str, corpus: Path, tmp_path: Path) -> None:
+    tokenizer().save_pretrained(tmp_path / "bf16")
+    AutoModelForSequenceClassification.from_pretrained(folder, dtype="bfloat16").save_pretrained(tmp_path / "bf16")
+    trim_folder(str(tmp_path / "bf16"), corpus, tmp_path / "small")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "small").dtype == torch.bfloat16
+    torch.testing.assert_close(logits(tmp_path / "small"), logits(tmp_path / "bf16"))
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_table_is_a_corpus(kind: str, folder: str, tmp_path: Path) -> None:
     path = tmp_path / f"corpus.{kind}"

@@ -85,13 +85,14 @@ def usable_length(config: PreTrainedConfig) -> int | None:
 
 
 def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedModel:
-    """`auto_class.from_pretrained(path)` in float32; heads that the checkpoint lacks are new.
+    """`auto_class.from_pretrained(path)`, in float32 unless `dtype` is given; heads that the checkpoint lacks are new.
 
     ModelError when it cannot be loaded, when weights below the head are missing, or when it has layers too many.
     """
     try:
         with _without_report():
-            model, report = auto_class.from_pretrained(path, dtype="float32", output_loading_info=True, **options)
+            options = {"dtype": "float32", **options}
+            model, report = auto_class.from_pretrained(path, output_loading_info=True, **options)
     except _BAD_MODEL as error:
         raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
@@ -102,13 +103,13 @@ def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedMod
     return model  # type: ignore[no-any-return]
 
 
-def load_saved(path: str) -> PreTrainedModel:
-    """The model at `path` as the class that saved it (`architectures` in its config), in float32.
+def load_saved(path: str, dtype: str = "float32") -> PreTrainedModel:
+    """The model at `path` as the class that saved it (`architectures` in its config); `auto` is the dtype it has there.
 
     ModelError when there is none, when its class is unknown to transformers, or when any weight is missing.
     """
     config = read_config(path)
-    return load_pretrained(saved_class(config, path) if config.architectures else AutoModel, path)
+    return load_pretrained(saved_class(config, path) if config.architectures else AutoModel, path, dtype=dtype)
 
 
 def from_state(model: PreTrainedModel, config: PreTrainedConfig, state: dict[str, Tensor]) -> PreTrainedModel:

@@ -36,22 +36,22 @@ State = dict[str, Tensor]
 
 
 def load_pruned(path: str) -> PreTrainedModel:
-    """The model of a folder or hub name as a dense one in float32, with zeros where something was pruned.
+    """The model of a folder or hub name as a dense one of its own dtype, with zeros where something was pruned.
 
     ModelError where its matrices fit neither its configuration nor the `pruned_heads` that it names.
     """
     config, folder = read_config(path), Path(path)
     if not folder.is_dir() or getattr(config, "quantization_config", None) is not None:
-        return load_saved(path)
+        return load_saved(path, "auto")
     state = _state(folder)
     whole = _widened(_unmasked(state), config, path)
     if whole.keys() == state.keys() and all(whole[name] is state[name] for name in whole):
-        return load_saved(path)
+        return load_saved(path, "auto")
     with tempfile.TemporaryDirectory() as draft:
         config.__dict__.pop("pruned_heads", None)
         config.save_pretrained(draft)
         save_file({name: tensor.contiguous() for name, tensor in whole.items()}, Path(draft) / "model.safetensors")
-        return load_saved(draft)
+        return load_saved(draft, "auto")
 
 
 def masks_of_zeros(model: PreTrainedModel, structure: ModelStructure) -> MaskSet:

@@ -28,7 +28,7 @@ from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.measure import compare, dummy_inputs, folder_size, pick_device
+from prune_core.measure import compare, dummy_inputs, folder_size, pick_device, placed
 from prune_core.places import absolute_path
 from prune_core.plugins import Plugins
 from prune_core.portable import make_portable
@@ -62,7 +62,7 @@ from prune_core.training import (
     steps_of,
     train,
 )
-from prune_core.verify import Verification, digests, real_batches, save_verified, verify
+from prune_core.verify import Verification, digests, outputs, real_batches, save_proven, save_verified, verify
 from prune_core.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
@@ -128,16 +128,16 @@ def compact_folder(
 ) -> dict[str, Any]:
     """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
 
-    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks.
+    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype is the folder's own.
     """
     refuse_occupied(output)
-    dense = load_saved(str(model)) if masks else load_pruned(str(model))
+    dense = load_saved(str(model), "auto") if masks else load_pruned(str(model))
     decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense, plugins))
     decided.bake(dense)
-    compaction = compact(dense, decided, compactor, plugins=plugins)
-    batches = [dummy_inputs(dense, 4, 16)]
-    verification = verify(dense, compaction, batches).enforce()
-    save_verified(compaction, output, batches, _processor(model), model)
+    batches = [placed(dummy_inputs(dense, 4, 16), dense)]
+    expected = outputs(dense, batches)
+    compaction = compact(dense, decided, compactor, inplace=True, plugins=plugins)
+    verification = save_proven(expected, compaction, batches, output, processor=_processor(model), source=model)
     return {
         "output": str(output),
         "density": compaction.density,
@@ -246,9 +246,10 @@ def _finish(ready: Preparation, workspace: Workspace) -> None:
 
 def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tuple[Compaction, Verification]:
     task = ready.job.task
-    masked = task.load_model(str(workspace.masked))
-    compaction = ready.compactor.compact(masked, masks, structure_of(masked, ready.job.plugins))
-    return compaction, on_main(lambda: verify(masked, compaction, real_batches(task)).enforce())
+    masked, batches = task.load_model(str(workspace.masked)), list(real_batches(task))
+    expected, structure = outputs(masked, batches), structure_of(masked, ready.job.plugins)
+    compaction = ready.compactor.compact(masked, masks, structure, inplace=True)
+    return compaction, on_main(lambda: verify(expected, compaction, batches).enforce())
 
 
 def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) -> Compaction:

@@ -14,7 +14,7 @@ from prune_core.errors import StructureError, VerificationError
 from prune_core.kit.layouts import heads, neurons
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.structure import Attention, ModelStructure, Unit, linear, output_axis
-from prune_core.verify import verify
+from prune_core.verify import outputs, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,8 +30,9 @@ def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Te
         {name: mask for unit, count in _left(structure) for name, mask in _masks(masked, unit, count).items()}
     )
     masks.bake(masked)
+    expected = outputs(masked, [batch])
     try:
-        verify(masked, DenseCompactor().compact(masked, masks, structure), [batch]).enforce()
+        verify(expected, DenseCompactor().compact(masked, masks, structure, inplace=True), [batch]).enforce()
     except VerificationError as error:
         raise StructureError(
             f"{type(model).__name__} cannot be compacted by the layout that was found or given for it "

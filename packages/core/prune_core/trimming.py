@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from prune_core.errors import DataError, VerificationError
 from prune_core.files import refuse_occupied, replacing
 from prune_core.measure import folder_size
-from prune_core.pretrained import load_saved
+from prune_core.pretrained import load_saved, read_config
 from prune_core.sentence_folder import companions
 from prune_core.tasks.data import file_table
 from prune_core.tasks.texts import text_columns
@@ -39,6 +39,7 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
     beside = companions(model, loaded)
     trimmed = trim_vocabulary(loaded, tokenizer, texts)
     difference = _proven(before, outputs(loaded, _inputs(loaded, trimmed.tokenizer, texts)), trimmed)
+    loaded.to(read_config(model).dtype or loaded.dtype)  # proven in float32; back to its own dtype no weight changes
     with replacing(output) as draft:
         loaded.save_pretrained(draft)
         trimmed.tokenizer.save_pretrained(draft)

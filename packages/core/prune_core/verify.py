@@ -69,19 +69,38 @@ class Verification:
         return self
 
 
-def verify(masked: PreTrainedModel, compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
-    """Compare the three on `batches` of model inputs; the compact model goes through a folder and back."""
-    batches = list(batches)
-    expected = outputs(masked, batches)
-    with _told(), tempfile.TemporaryDirectory() as folder:
-        save_compact(compaction, Path(folder) / "model")
-        reloaded = _reloaded(compaction, Path(folder) / "model")
+def verify(expected: list[Tensor], compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
+    """Compare what the masked model put out for `batches`, the compact model, and the same through a folder and back.
+
+    `expected` is `outputs(masked, batches)`: the masked model itself may be gone by now.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return _compared(expected, compaction, list(batches), Path(folder) / "model")
+
+
+def save_proven(
+    expected: list[Tensor], compaction: Compaction, batches: Iterable[dict[str, Tensor]], folder: Path, **beside: Any
+) -> Verification:
+    """Verify, and keep the folder that was verified; `beside` is the processor and source that `save_compact` takes.
+
+    VerificationError where a difference is too large, and then nothing is written.
+    """
+    with replacing(folder) as draft:
+        return _compared(expected, compaction, list(batches), draft, **beside).enforce()
+
+
+def _compared(
+    expected: list[Tensor], compaction: Compaction, batches: list[dict[str, Tensor]], folder: Path, **beside: Any
+) -> Verification:
+    with _told():
+        save_compact(compaction, folder, **beside)
+        reloaded = _reloaded(compaction, folder)
         found = outputs(compaction.model, batches)
         again = outputs(reloaded, batches)
     return Verification(
         masked_vs_compact=largest_difference(expected, found),
         compact_vs_reloaded=largest_difference(found, again),
-        tolerance=TOLERANCE.get(masked.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
+        tolerance=TOLERANCE.get(compaction.model.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
     )
 
@@ -139,7 +158,7 @@ def verify_run(run: Path) -> Verification:
     batches = list(real_batches(task))
     masked = task.load_model(str(workspace.masked))
     compaction = compact(masked, masks, recipe.compactor, plugins=job.plugins)
-    verification = verify(masked, compaction, batches)
+    verification = verify(outputs(masked, batches), compaction, batches)
     saved = task.load_model(str(workspace.model))
     _same_sizes(compaction.model, saved, workspace.model)
     verification = replace(verification, changed=changed_files(manifest, workspace.model))
