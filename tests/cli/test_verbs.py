@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prune_core.plugins import Plugins
+from prune_core.recipe import DepthSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,21 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
         calls.append(arguments)
         return {"density": 0.3, "verification": {"samples": 4}}
 
-    stand_in("prune_core.run", compact_folder=compact_folder)
+    stand_in("prune_core.folders", compact_folder=compact_folder)
     result = prune("compact", "model", "masks.safetensors", "--output", tmp_path / "small", "--compactor", "dense")
-    assert calls[0][:-1] == (Path("model"), Path("masks.safetensors"), tmp_path / "small", "dense")
-    assert isinstance(calls[0][-1], Plugins)
+    assert calls[0][:-1] == (Path("model"), Path("masks.safetensors"), tmp_path / "small")
+    assert calls[0][-1] == Recipe(compactor="dense")
     assert "verification.samples" in result.out
     assert json.loads(prune("compact", "m", "k", "--output", "o", "--json").out)["density"] == 0.3
     assert prune("compact", "m", "--output", "o", "--uniform").code == 0
-    assert calls[-1][:-1] == (Path("m"), None, Path("o"), "uniform")
+    assert calls[-1] == (Path("m"), None, Path("o"), Recipe(compactor="uniform"))
+    assert prune("compact", "m", "--output", "o", "--drop-layers", "layer.1, layer.4", "--portable").code == 0
+    assert calls[-1][-1] == Recipe(depth=DepthSection(drop=("layer.1", "layer.4")), portable=True)
+    assert prune("compact", "m", "--output", "o", "--keep-layers", "encoder=6,decoder=3").code == 0
+    assert calls[-1][-1].depth.keep == {"encoder": 6, "decoder": 3}
+    refused = prune("compact", "m", "--output", "o", "--keep-layers", "six")
+    assert refused.code != 0
+    assert "such as encoder=6,decoder=3" in " ".join(refused.err.split())
     result = prune("compact", "m", "--output", "o", "--uniform", "--compactor", "dense")
     assert result.code != 0
     assert "--uniform is short for --compactor uniform" in " ".join(result.err.split())

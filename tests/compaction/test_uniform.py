@@ -12,9 +12,10 @@ from transformers import AutoConfig
 
 from prune_core.compaction import compact
 from prune_core.errors import MaskError, ModelError, StructureError
+from prune_core.folders import compact_folder
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.run import compact_folder
+from prune_core.recipe import Recipe
 from prune_core.saving import save_compact
 from prune_core.structure import Attention
 from prune_core.testing.loop import everything
@@ -160,7 +161,9 @@ def test_the_verb_writes_what_it_has_verified(tmp_path):
     masks.bake(model)
     model.save_pretrained(tmp_path / "masked")
     masks.save(tmp_path / "masks.safetensors")
-    report = compact_folder(tmp_path / "masked", tmp_path / "masks.safetensors", tmp_path / "small", "uniform")
+    report = compact_folder(
+        tmp_path / "masked", tmp_path / "masks.safetensors", tmp_path / "small", Recipe(compactor="uniform")
+    )
     assert report["density"] == pytest.approx(report["density_of_ragged_layers"])
     config = AutoConfig.from_pretrained(tmp_path / "small")
     assert (config.num_attention_heads, config.intermediate_size, config.head_dim) == (2, 20, 8)

@@ -12,7 +12,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
-from prune_core.run import compact_folder, evaluate_folder
+from prune_core.folders import compact_folder
+from prune_core.run import evaluate_folder
 from prune_core.run import run as run_recipe
 from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks

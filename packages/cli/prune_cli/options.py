@@ -1,7 +1,8 @@
 """Flags that several verbs share. Every help ends with an example; a test looks."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +59,23 @@ Described = Annotated[
         "Example: --recipe recipe.yaml",
     ),
 ]
+DropLayers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="Layers to remove before all else; --set depth.drop for a list. Example: --drop-layers layer.1,layer.4",
+        rich_help_panel=PRUNING,
+    ),
+]
+KeepLayers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="How many layers stay, spread evenly; by name of several stacks, as in encoder=6,decoder=3. "
+        "Example: --keep-layers 6",
+        rich_help_panel=PRUNING,
+    ),
+]
 Portable = Annotated[
     bool | None,
     typer.Option(
@@ -75,6 +93,19 @@ Settings = Annotated[
         "Example: --set training.save_steps=100",
     ),
 ]
+
+
+def depth_of(drop: str | None, keep: str | None) -> dict[str, Any]:
+    """The fields of the recipe's depth section that both flags say; typer.BadParameter for a malformed one."""
+    found: dict[str, Any] = {} if drop is None else {"drop": [name.strip() for name in drop.split(",")]}
+    if keep is None:
+        return found
+    stacks = dict(re.findall(r"([\w.]+)=(\d+)(?:,|$)", keep))
+    if keep.isdecimal():
+        return found | {"keep": int(keep)}
+    if ",".join(f"{name}={count}" for name, count in stacks.items()) != keep:
+        raise typer.BadParameter(f"--keep-layers {keep}: a number was expected, or such as encoder=6,decoder=3")
+    return found | {"keep": {name: int(count) for name, count in stacks.items()}}
 
 
 def compactor_of(compactor: str | None, uniform: bool) -> str | None:

@@ -22,6 +22,8 @@ FLAGS = {
     "seed": "training.seed",
     "device": "device",
     "compactor": "compactor",
+    "drop": "depth.drop",
+    "keep": "depth.keep",
     "portable": "portable",
     "output": "output",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from prune_core.places import absolute_path
 from prune_core.preparation import Job
-from prune_core.recipe import Recipe
+from prune_core.recipe import DepthSection, Recipe
 from prune_core.workspace import Workspace
 
 
@@ -34,6 +34,7 @@ def members(job: Job, folder: Path) -> list[Recipe]:
         changes = {
             "densities": (),
             "model": str(before.masked) if before else job.model_path,
+            "depth": DepthSection() if before else recipe.depth,  # the masked model has lost its layers already
             "teacher": job.model_path if job.teacher == "self" else job.teacher,
             "strategy": recipe.strategy.model_copy(update=strategy),
             "training": _share(recipe),

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from prune_core.compaction import choose
+from prune_core.compaction.layers import origins
 from prune_core.compactor import Compactor
 from prune_core.configuring import plugins_of, strategy_config, task_config
 from prune_core.distributed import main_first, processes
@@ -78,6 +79,7 @@ class Job:
 class Preparation:
     """What a training starts from. `student` is a copy of the dense model with the strategy attached.
 
+    `share` of the dense model's prunable weights is in the student's: less than 1 where it starts without some layers.
     `fill` and `quantize` are trainings of the compact model, None where there is none to do.
     """
 
@@ -90,6 +92,7 @@ class Preparation:
     compactor: Compactor
     fill: TrainingSection | None
     quantize: TrainingSection | None
+    share: float = 1.0
 
 
 def make_job(recipe: Recipe, device: str | None = None) -> Job:
@@ -140,12 +143,12 @@ def prepare(recipe: Recipe) -> Preparation:
     check_training(section, job.device, dense)
     companions(job.model_path, dense)  # what cannot be copied must not show after the training only
     teacher = _teacher(job, dense)
-    structure = structure_of(dense, job.plugins)
     with main_first():
         features = job.task.train()
         job.task.validation()  # missing or broken data must not show after the training only
-    _try_layout(job, dense, structure, features)
-    student, strategy = copy.deepcopy(dense), _strategy(job)
+    start = _start(job, dense, features)
+    structure = structure_of(start, job.plugins)
+    student, strategy = copy.deepcopy(start), _strategy(job)
     steps = steps_of(section, len(features))
     if section.eval_steps and section.eval_steps > steps:
         logger.warning(
@@ -160,7 +163,7 @@ def prepare(recipe: Recipe) -> Preparation:
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()
     compactor = choose(masks, recipe.compactor, job.plugins)
-    compactor.check(dense, structure)
+    compactor.check(start, structure)
     if recipe.portable:
         families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
         refuse_unportable(families, "zeros on disk" if masks.sparse else "no_norm" if recipe.simplify.no_norm else None)
@@ -174,6 +177,7 @@ def prepare(recipe: Recipe) -> Preparation:
         compactor=compactor,
         fill=_fill_training(recipe, fills=strategy.fills, sparse=masks.sparse),
         quantize=_quantize_training(recipe, structure, sparse=masks.sparse),
+        share=structure.size(start) / structure_of(dense, job.plugins).size(dense),
     )
 
 
@@ -181,7 +185,8 @@ def make_teacher(job: Job, model: PreTrainedModel | None, student: PreTrainedMod
     """The recipe's teacher for a student; it does without what this one cannot imitate, with a warning."""
     if model is None:
         return None
-    return Teacher(model, job.task, for_student(job.recipe.distillation, model, student))
+    section = for_student(job.recipe.distillation, model, student)
+    return Teacher(model, job.task, section, origins=origins(student.config))
 
 
 def calibration_batches(task: Task, features: Dataset, section: TrainingSection) -> Iterable[dict[str, Tensor]]:
@@ -227,13 +232,24 @@ def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
     return job.task.load_model(path)
 
 
-def _try_layout(job: Job, dense: PreTrainedModel, structure: ModelStructure, features: Dataset) -> None:
-    """StructureError where a layout that was found, or that the recipe describes, makes another function."""
-    from prune_core.trial import prove
+def _start(job: Job, dense: PreTrainedModel, features: Dataset) -> PreTrainedModel:
+    """What the student is a copy of: the dense model, less the layers that the recipe removes.
 
+    StructureError where a layout that was found, or that the recipe describes, makes another function, or where the
+    shorter model is another one than the dense model with these layers bypassed.
+    """
+    from prune_core import depth, trial
+
+    structure = structure_of(dense, job.plugins)
+    shorter, shortening = depth.shortened(dense, structure, job.recipe.depth)
+    if structure.layout is None and not shortening.gone:
+        return dense
+    batch = job.task.model_inputs(job.task.collate([features[index] for index in range(min(4, len(features)))]))
     if structure.layout is not None:
-        batch = job.task.collate([features[index] for index in range(min(4, len(features)))])
-        prove(dense, structure, job.task.model_inputs(batch))
+        trial.prove(dense, structure, batch)
+    if shortening.gone:
+        depth.prove(dense, shorter, shortening.gone, batch)
+    return shorter
 
 
 def _rehearse(job: Job, model: PreTrainedModel | None, student: PreTrainedModel, features: Dataset) -> None:

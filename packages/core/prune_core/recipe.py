@@ -126,6 +126,33 @@ class SimplifySection(Fields):
     share: float = Field(0.5, gt=0, le=1, description="Share of the steps over which it is blended in.")
 
 
+class DepthSection(Fields):
+    """Whole layers that are removed before anything is trained; each then hands on what it gets."""
+
+    drop: tuple[str, ...] = Field(
+        (), description="Layers to remove, such as layer.1, decoder.layer.4, or a module path; a glob names several."
+    )
+    keep: int | dict[str, int] | None = Field(
+        None,
+        description="How many layers stay, spread evenly, the first and the last among them; {encoder: 6, decoder: 3} "
+        "where there are several stacks.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DepthSection":
+        counts = self.keep.values() if isinstance(self.keep, dict) else [1 if self.keep is None else self.keep]
+        if min(counts, default=0) < 1:
+            raise ValueError(f"keep: one layer at least must stay, found {self.keep}")
+        if self.drop and self.keep is not None:
+            raise ValueError("name the layers to drop or how many to keep, not both")
+        return self
+
+    @property
+    def asked(self) -> bool:
+        """Whether any layer is to go."""
+        return bool(self.drop) or self.keep is not None
+
+
 class FillSection(Fields):
     """Fine-tuning of the compact model after its inner zeros got small random values."""
 
@@ -190,6 +217,7 @@ class Recipe(Fields):
     training: TrainingSection = TrainingSection()
     distillation: DistillationSection = DistillationSection()
     simplify: SimplifySection = SimplifySection()
+    depth: DepthSection = DepthSection()
     fill: FillSection = FillSection()
     quantize: QuantizeSection = QuantizeSection()
     architecture: ArchitectureSection = ArchitectureSection()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from prune_core.compaction.layers import RECORD, origins
 from prune_core.compactor import Compaction
 from prune_core.measure import Comparison
 from prune_core.plugins import Plugins
@@ -22,7 +24,8 @@ from prune_core.verify import Verification
 class Results:
     """All that was measured. `dense` figures are empty when the dense model had no trained head.
 
-    `int8` are those of the pruned model in int8, empty where it was not trained for that.
+    `int8` are those of the pruned model in int8, empty where it was not trained for that. `share` of the dense model's
+    prunable weights was there when the pruning began, after layers had been removed; `whole` counts its units by key.
     """
 
     metric: str
@@ -35,11 +38,14 @@ class Results:
     comparison: Comparison
     greater_is_better: bool = True
     int8: dict[str, float] = field(default_factory=dict)
+    share: float = 1.0
+    whole: Mapping[str, int] = field(default_factory=dict)
 
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
         return {
-            "density": {"asked": self.asked, "reached": self.compaction.density, "ragged": self.compaction.ragged},
+            "density": self._density(),
+            "layers": getattr(self.compaction.model.config, RECORD, {}),
             "metric": {
                 "name": self.metric,
                 "dense": self.dense.get(self.metric),
@@ -60,7 +66,7 @@ class Results:
         """The rows of the one table that a run prints."""
         sides = self.comparison.model, self.comparison.baseline
         model, baseline = sides
-        heads, neurons = _kept(self.compaction, "attention"), _kept(self.compaction, "ffn")
+        heads, neurons = self._kept("attention"), self._kept("ffn")
         low, high = self.comparison.speedup_low, self.comparison.speedup_high
         batch = self.comparison.settings["batch_size"]
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
@@ -74,7 +80,9 @@ class Results:
                 "1",
                 f"{self.compaction.density:.3f}",
             ),
+            *([] if self.share == 1 else [_row("density, removed layers counted", "1", f"{self._of_dense:.3f}")]),
             *([] if ragged is None else [_row("density, layers of their own sizes", "", f"{ragged:.3f}")]),
+            *self._layers(),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),
             _row("parameters", f"{baseline.parameters:,}", f"{model.parameters:,}"),
@@ -89,6 +97,25 @@ class Results:
             _row(f"masked = compact{before_fill}", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),
             _row("compact = reloaded", "", "yes, exactly"),
         ]
+
+    @property
+    def _of_dense(self) -> float:
+        """The density over all weights that the dense model has."""
+        return self.share * self.compaction.density
+
+    def _density(self) -> dict[str, float | None]:
+        found = {"asked": self.asked, "reached": self.compaction.density, "ragged": self.compaction.ragged}
+        return found | ({} if self.share == 1 else {"of_dense": self._of_dense})
+
+    def _layers(self) -> list[dict[str, str]]:
+        stacks = origins(self.compaction.model.config).items()
+        return [_row(f"{key.removesuffix('layer.')}layers", str(one[-1]), str(len(one) - 1)) for key, one in stacks]
+
+    def _kept(self, kind: str) -> tuple[int, int]:
+        """Heads or neurons that were kept, and how many the dense model has."""
+        units = [unit for unit in self.compaction.units if unit.key.endswith(f".{kind}")]
+        of = {unit.key: unit.total for unit in units} | {k: n for k, n in self.whole.items() if k.endswith(f".{kind}")}
+        return sum(len(unit.kept) for unit in units), sum(of.values())
 
 
 def provenance(plugins: Plugins) -> dict[str, Any]:
@@ -109,11 +136,6 @@ def _rounded(value: float) -> str:
 
 def _row(figure: str, dense: str, pruned: str) -> dict[str, str]:
     return {"figure": figure, "dense": dense, "pruned": pruned}
-
-
-def _kept(compaction: Compaction, kind: str) -> tuple[int, int]:
-    units = [unit for unit in compaction.units if unit.key.endswith(f".{kind}")]
-    return sum(len(unit.kept) for unit in units), sum(unit.total for unit in units)
 
 
 def _commit() -> str | None:

@@ -7,31 +7,28 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedModel
 
-from prune_core.compaction import compact
+from prune_core.compaction.layers import origins
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
 from prune_core.distributed import agreed, check_shared, joined, launched_sharded, main_first, on_main
 from prune_core.errors import ModelError
 from prune_core.examples import Numbered
-from prune_core.files import refuse_occupied, replacing, write_text
+from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.measure import compare, dummy_inputs, folder_size, pick_device, placed
+from prune_core.measure import compare, pick_device
 from prune_core.places import absolute_path
-from prune_core.plugins import Plugins
-from prune_core.portable import make_portable
 from prune_core.preparation import (
     Job,
     Preparation,
@@ -42,14 +39,14 @@ from prune_core.preparation import (
     prepare,
     rehearsal,
 )
-from prune_core.pretrained import load_saved, usable_length
+from prune_core.pretrained import usable_length
 from prune_core.progress import progress_bar
 from prune_core.quantization import int8, rounding
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
-from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.resuming import finished, keep_data
 from prune_core.sentence_folder import companions
+from prune_core.shipping import portably
 from prune_core.strategy import Strategy
 from prune_core.teacher import showing_attention
 from prune_core.training import (
@@ -62,7 +59,7 @@ from prune_core.training import (
     steps_of,
     train,
 )
-from prune_core.verify import Verification, digests, outputs, real_batches, save_proven, save_verified, verify
+from prune_core.verify import Verification, digests, outputs, real_batches, save_verified, verify
 from prune_core.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
@@ -121,32 +118,6 @@ def _shared(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Worksp
     with ExitStack() as stack:
         opened = open_workspace(recipe, resume=resume, overwrite=overwrite)
         yield on_main(lambda: stack.enter_context(opened))
-
-
-def compact_folder(
-    model: Path, masks: Path | None, output: Path, compactor: str = "auto", plugins: Plugins | None = None
-) -> dict[str, Any]:
-    """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
-
-    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype is the folder's own.
-    """
-    refuse_occupied(output)
-    dense = load_saved(str(model), "auto") if masks else load_pruned(str(model))
-    decided = MaskSet.load(masks) if masks else masks_of_zeros(dense, structure_of(dense, plugins))
-    decided.bake(dense)
-    batches = [placed(dummy_inputs(dense, 4, 16), dense)]
-    expected = outputs(dense, batches)
-    compaction = compact(dense, decided, compactor, inplace=True, plugins=plugins)
-    verification = save_proven(expected, compaction, batches, output, processor=_processor(model), source=model)
-    return {
-        "output": str(output),
-        "density": compaction.density,
-        **({} if compaction.ragged is None else {"density_of_ragged_layers": compaction.ragged}),
-        "bytes": folder_size(output),
-        "verification": asdict(verification),
-        "units": [asdict(unit) for unit in compaction.units],
-        "notes": list(compaction.notes),
-    }
 
 
 def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device: str = "auto") -> dict[str, float]:
@@ -217,10 +188,17 @@ def _plan(ready: Preparation, model: str) -> dict[str, Any]:
         "task": f"{job.recipe.task.name}, {examples} examples to train on, {len(job.task.validation())} to evaluate on",
         "strategy": job.recipe.strategy.name,
         "compactor": type(ready.compactor).__name__,
+        **_layers(ready),
         "teacher": job.teacher,
         "steps": steps_of(section, examples),
         "device": job.device,
     }
+
+
+def _layers(ready: Preparation) -> dict[str, str]:
+    """How many layers each stack keeps, where any lost some."""
+    stacks = origins(ready.student.config).items()
+    return {f"{key.removesuffix('layer.')}layers": f"{len(one) - 1} of {one[-1]}" for key, one in stacks}
 
 
 def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
@@ -272,13 +250,16 @@ def _saved(
 ) -> Verification:
     """Write the model that ships, proven as it is now: what was proven before a fill says nothing of it."""
     compaction.model.cpu()
-    task, batches = ready.job.task, real_batches(ready.job.task)
-    difference = on_main(
-        lambda: save_verified(compaction, workspace.model, batches, task.processor, ready.job.model_path)
-    )
+    task, batches = ready.job.task, list(real_batches(ready.job.task))
+    shipped: AbstractContextManager[Path] = nullcontext(workspace.model)
     if ready.job.recipe.portable:
-        on_main(lambda: make_portable(workspace.model, ready.job.plugins))
-    return replace(verification, compact_vs_reloaded=difference)
+        shipped = portably(workspace.model, ready.job.plugins, compaction.model, batches)
+
+    def save() -> float:
+        with shipped as folder:
+            return save_verified(compaction, folder, batches, task.processor, ready.job.model_path)
+
+    return replace(verification, compact_vs_reloaded=on_main(save))
 
 
 def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
@@ -318,6 +299,8 @@ def _report(
         verification=verification,
         comparison=comparison.with_folders(workspace.model, workspace.masked),
         greater_is_better=job.task.greater_is_better,
+        share=ready.share,
+        whole={unit.key: unit.count for unit in structure_of(ready.dense, job.plugins).units},
     )
     return {
         "output": str(workspace.folder),
@@ -367,13 +350,3 @@ def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
 def _is_figure(name: str) -> bool:
     timing = ("runtime", "per_second", "model_preparation_time")
     return not any(word in name for word in timing)
-
-
-def _processor(folder: Path) -> Any:
-    """Tokenizer or image processor of a model folder, if it has one."""
-    for auto in (transformers.AutoTokenizer, transformers.AutoImageProcessor):
-        try:
-            return auto.from_pretrained(folder)
-        except (OSError, ValueError, KeyError, ImportError):
-            continue
-    return None

@@ -59,13 +59,20 @@ class Memory(Protocol):
 class Teacher:
     """A model to imitate on a task, with the weights of a recipe's distillation.
 
-    With a `memory` the model itself is not asked any more about examples that are known by their number.
+    With a `memory` the model itself is not asked any more about examples that are known by their number. `origins` says
+    which of the whole model's layers those of a shortened student were, as its configuration does.
     """
 
     def __init__(
-        self, model: PreTrainedModel, task: Task, section: DistillationSection, memory: Memory | None = None
+        self,
+        model: PreTrainedModel,
+        task: Task,
+        section: DistillationSection,
+        memory: Memory | None = None,
+        origins: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self.model, self.task, self.section, self.memory = model.eval().requires_grad_(False), task, section, memory
+        self.origins = origins or {}
         self._accepted = inspect.signature(model.forward).parameters  # another family may take fewer inputs
         if section.attention_maps:
             model.set_attn_implementation(_EAGER)
@@ -98,10 +105,10 @@ class Teacher:
         if own is not None:
             loss = loss + section.cross_entropy * own
         for name in mine.states.keys() & theirs.states.keys():
-            pairs = self._pairs(mine.states[name], theirs.states[name], first=0)
+            pairs = self._pairs(name, mine.states[name], theirs.states[name], first=0)
             loss = loss + section.hidden_states * hidden_loss(*pairs, _positions(name, batch))
         for name in mine.maps.keys() & theirs.maps.keys():
-            pairs = self._pairs(mine.maps[name], theirs.maps[name], first=1)
+            pairs = self._pairs(name, mine.maps[name], theirs.maps[name], first=1)
             loss = loss + section.attention_maps * attention_loss(*pairs, _positions(name, batch))
         return loss
 
@@ -129,12 +136,27 @@ class Teacher:
         return Lesson(self.task.taught(outputs, batch), states, means)
 
     def _pairs(
-        self, mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], first: int
+        self, name: str, mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], first: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Student's and teacher's layers that belong together, of layers numbered from `first`."""
-        layers = layer_map(len(mine) - 1 + first, len(theirs) - 1 + first, self.section.layers)
+        """Student's and teacher's layers that belong together, of layers numbered from `first`.
+
+        A student without some layers, of a teacher as deep as the whole: what enters a layer, and its attention, are
+        those of the layer that it was.
+        """
+        depths = len(mine) - 1 + first, len(theirs) - 1 + first
+        origin = self._origin(name)
+        if self.section.layers is None and (len(origin) - 1, *origin[-1:]) == depths and max(origin) == depths[1]:
+            return list(mine), [theirs[origin[place]] for place in range(len(mine))]
+        layers = layer_map(*depths, self.section.layers)
         chosen = [(one - first, other - first) for one, other in layers.items() if min(one, other) >= first]
         return [mine[one] for one, _ in chosen], [theirs[other] for _, other in chosen]
+
+    def _origin(self, name: str) -> tuple[int, ...]:
+        """Of the stack whose states or maps have this name; of several that may be meant, none."""
+        kind = name.partition("_")[0]
+        stack = {"cross": "decoder"}.get(kind, kind)
+        found = [one for key, one in self.origins.items() if stack in ("hidden", "attentions") or key.startswith(stack)]
+        return found[0] if len(found) == 1 else ()
 
     def _imitation(self, mine: Lesson, theirs: Lesson, batch: dict[str, Any]) -> Tensor:
         counted, losses = self.task.counted(batch), []

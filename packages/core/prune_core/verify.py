@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from prune_core.task import Task
 
 SAMPLES = 64
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference of an output, relative to its largest value or to 1: sums of other lengths round otherwise."""
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference of an output, relative to its largest value or to 1."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _compared(
     return Verification(
         masked_vs_compact=largest_difference(expected, found),
         compact_vs_reloaded=largest_difference(found, again),
-        tolerance=TOLERANCE.get(compaction.model.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected)),
+        tolerance=tolerance(compaction.model, expected),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
     )
 
@@ -222,6 +222,11 @@ def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
     """The model in a folder as anybody loads it."""
     model = compaction.model
     return type(model).from_pretrained(folder, dtype=model.dtype)
+
+
+def tolerance(model: PreTrainedModel, expected: list[Tensor]) -> float:
+    """How far outputs of another model may be from the `expected` ones of this: other sums round otherwise."""
+    return _TOLERANCE.get(model.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected))
 
 
 def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:

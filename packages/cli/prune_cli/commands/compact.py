@@ -7,6 +7,9 @@ import typer
 
 from prune_cli import options
 
+_GIVEN = ("architecture", "plugins")
+"""Sections of a recipe that say what the model is, not what a run does with it."""
+
 
 def compact(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of the masked model. Example: ./my-bert")],
@@ -23,6 +26,8 @@ def compact(
         str, typer.Option(help="auto takes the one that accepts the masks. Example: --compactor dense")
     ] = "auto",
     uniform: options.Uniform = False,
+    drop_layers: options.DropLayers = None,
+    keep_layers: options.KeepLayers = None,
     portable: options.Portable = None,
     recipe: options.Described = None,
     json: options.Json = False,
@@ -31,22 +36,26 @@ def compact(
 
     Without MASKS it takes models that were pruned elsewhere: whole heads and neurons of zeros are removed, and folders
     with `pruned_heads` in config.json and smaller matrices, which transformers 5 does not load, become loadable ones.
+
+    Layers that are removed hand on what they get: that is the function that the result is verified against.
     """
     from prune_core.configuring import plugins_of
     from prune_core.recipe import Recipe
 
-    compactor = options.compactor_of(compactor, uniform) or "auto"
-    plugins = plugins_of(Recipe.load(recipe) if recipe else Recipe())
-    if compactor != "auto":
-        plugins.get("compactors", compactor)  # a misspelt name fails before torch is imported
+    said = {
+        "compactor": options.compactor_of(compactor, uniform) or "auto",
+        "depth": options.depth_of(drop_layers, keep_layers),
+        "portable": bool(portable),
+    }
+    given = Recipe.load(recipe) if recipe else Recipe()
+    asked = Recipe.parse(said, "flags").model_copy(update={name: getattr(given, name) for name in _GIVEN})
+    if asked.compactor != "auto":
+        plugins_of(asked).get("compactors", asked.compactor)  # a misspelt name fails before torch is imported
 
     from prune_cli import render
-    from prune_core.portable import make_portable
-    from prune_core.run import compact_folder
+    from prune_core.folders import compact_folder
 
-    report = compact_folder(model, masks, output, compactor, plugins)
-    if portable:
-        make_portable(output, plugins)
+    report = compact_folder(model, masks, output, asked)
     if json:
         render.print_json(report)
     else:

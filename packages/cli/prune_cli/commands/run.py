@@ -95,6 +95,8 @@ def run(
     teacher: Teacher = None,
     compactor: Compactor = None,
     uniform: options.Uniform = False,
+    drop_layers: options.DropLayers = None,
+    keep_layers: options.KeepLayers = None,
     portable: options.Portable = None,
     model: Model = None,
     task: options.Task = None,
@@ -131,7 +133,8 @@ def run(
     file, folder = _start(recipe, output, resume)
     if folder is not None and (resume or overwrite):
         output = output or folder
-    said = {**ctx.params, "output": output, "compactor": options.compactor_of(compactor, uniform)}
+    depth = options.depth_of(drop_layers, keep_layers)
+    said = {**ctx.params, **depth, "output": output, "compactor": options.compactor_of(compactor, uniform)}
     tree, source = laid_over(file, said, of_a_run=folder is not None)
     resolved = validated(tree, source)
     if dry_run:

@@ -1,101 +1,24 @@
-"""Whole layers taken out, with the configuration in step: only such as hand on what they get, but for a constant."""
+"""Empty layers taken out: only such as hand on what they get, but for a constant."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prune_core.architectures import Stack
-from prune_core.compaction.stock import field_of, stock
+from prune_core.compaction.layers import Layer, Shortening, by_list, layers_of, output_of, without
 from prune_core.errors import ModelError
 from prune_core.measure import dummy_inputs, placed
 from prune_core.pretrained import usable_length
-from prune_core.structure import Attention, ModelStructure, Unit, linear, outputs
+from prune_core.structure import ModelStructure, linear, outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedConfig, PreTrainedModel
-
-T = TypeVar("T")
+    from transformers import PreTrainedModel
 
 LENGTH = 8
 """Tokens of the random texts on which layers are watched."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a stack: its number there, the path of its module, its units."""
-
-    stack: Stack
-    number: int
-    path: str
-    units: tuple[Unit, ...]
-
-    @property
-    def parent(self) -> str:
-        """The path of the list that it is in."""
-        return self.path.rpartition(".")[0]
-
-
-@dataclass(frozen=True)
-class Shortening:
-    """The layers that went, and the new number of each that stays, by the path of the list and its old number."""
-
-    gone: tuple[Layer, ...] = ()
-    numbers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-
-    def renamed(self, named: Mapping[str, T]) -> dict[str, T]:
-        """What is there by the name of a parameter, by its new name; less what belongs to a layer that went."""
-        found = {self._name(name): value for name, value in named.items()}
-        return {name: value for name, value in found.items() if name is not None}
-
-    def fields(self, config: PreTrainedConfig) -> dict[str, Any]:
-        """The fields of the configuration that say how many layers there are, and what each is."""
-        found: dict[str, Any] = {}
-        for layer in self.gone:
-            sizes, kept = layer.stack.sizes, self.numbers[layer.parent]
-            assert sizes is not None
-            found[str(sizes.layers)] = len(kept)
-            for name in sizes.per_layer:
-                if (entries := field_of(config, name) if hasattr(config, name) else None) is not None:
-                    found[name] = [entries[number] for number in kept]
-        return found
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        paths = ", ".join(layer.path for layer in self.gone)
-        return (f"layers without effect are gone: {paths}",) if paths else ()
-
-    def _name(self, name: str) -> str | None:
-        for parent, numbers in self.numbers.items():
-            if match := re.match(rf"{re.escape(parent)}\.(\d+)(\..*)", name):
-                number = numbers.get(int(match[1]))
-                return None if number is None else f"{parent}.{number}{match[2]}"
-        return name
-
-
-def layers_of(structure: ModelStructure) -> list[Layer]:
-    """The layers of all stacks that may lose some."""
-
-    def number(unit: Unit) -> int:
-        return int(unit.key.removeprefix(structure.stack_of(unit).prefix).partition(".")[0])
-
-    found = []
-    for stack in structure.stacks:
-        if stack.sizes is None or stack.sizes.layers is None:
-            continue
-        units = [unit for unit in structure.units if structure.stack_of(unit) is stack]
-        for index, group in groupby(units, number):
-            layer = tuple(group)
-            inside = f"{stack.layers}.{index}"
-            path = f"{_output(layer[0]).partition(f'{inside}.')[0]}{inside}"
-            found.append(Layer(stack, index, path, layer))
-    return found
 
 
 def shorten(
@@ -108,21 +31,10 @@ def shorten(
     """
     through = [layer for layer in empty if _replaceable(model, layer)]
     through = _handing_on(model, through) if through else []
-    gone = [layer for one in _by_list(layers_of(structure)) for layer in _removed(model, one, through)]
+    gone = [layer for one in by_list(layers_of(structure)) for layer in _removed(model, one, through)]
     if not gone:
         return model, Shortening()
-    shortening = Shortening(tuple(gone), _numbers(layers_of(structure), gone))
-    state = shortening.renamed(dict(model.state_dict()))
-    return stock(model, shortening.fields(model.config), state), shortening
-
-
-def _by_list(layers: Iterable[Layer]) -> list[list[Layer]]:
-    return [list(group) for _, group in groupby(layers, lambda layer: layer.parent)]
-
-
-def _numbers(layers: Iterable[Layer], gone: Sequence[Layer]) -> dict[str, dict[int, int]]:
-    kept = {group[0].parent: [layer.number for layer in group if layer not in gone] for group in _by_list(layers)}
-    return {parent: {number: place for place, number in enumerate(numbers)} for parent, numbers in kept.items()}
+    return without(model, structure, gone)
 
 
 def _replaceable(model: nn.Module, layer: Layer) -> bool:
@@ -175,7 +87,7 @@ def _removed(model: PreTrainedModel, layers: list[Layer], through: Sequence[Laye
         constant = _constant(model, layer)
         last = place == len(layers) - 1 and len(gone) == place
         if layer not in through or last or (before is None and constant.any()):
-            before = linear(model, _output(layer.units[-1])).bias
+            before = linear(model, output_of(layer.units[-1])).bias
             continue
         if before is not None:
             before.add_(constant)
@@ -185,10 +97,6 @@ def _removed(model: PreTrainedModel, layers: list[Layer], through: Sequence[Laye
 
 def _constant(model: nn.Module, layer: Layer) -> Tensor:
     """What an empty layer adds to its input, [hidden size]: the sum of its output biases."""
-    last = [linear(model, _output(unit)) for unit in layer.units]
+    last = [linear(model, output_of(unit)) for unit in layer.units]
     biases: list[Tensor] = [layer.bias for layer in last if layer.bias is not None]
     return torch.stack(biases).sum(0) if biases else last[0].weight.new_zeros(outputs(last[0]))
-
-
-def _output(unit: Unit) -> str:
-    return unit.output if isinstance(unit, Attention) else unit.down

@@ -56,18 +56,24 @@ def shapes(model: PreTrainedModel | None) -> Shapes:
     return {} if model is None else {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def stock(model: PreTrainedModel, fields: Mapping[str, Any], state: dict[str, Tensor]) -> PreTrainedModel:
+def stock(
+    model: PreTrainedModel,
+    fields: Mapping[str, Any],
+    state: dict[str, Tensor],
+    instead: str = "use --compactor dense",
+) -> PreTrainedModel:
     """What the class of `model` builds from its configuration changed in these fields, with the weights of `state`.
 
-    StructureError, naming the first of them, where the class would have other weights or the same in other shapes.
+    StructureError, naming the first of them and what to do `instead`, where the class would have other weights or the
+    same in other shapes.
     """
     expected, found = shapes(empty(model, fields)), {name: tensor.shape for name, tensor in state.items()}
     wrong = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
     if wrong:
         name = wrong[0]
         raise StructureError(
-            f"a plain {type(model).__name__} cannot hold one size for all layers: {name} would be "
-            f"{_size(found, name)} and its configuration makes it {_size(expected, name)}; use --compactor dense"
+            f"a plain {type(model).__name__} cannot hold this model: {name} would be {_size(found, name)} and its "
+            f"configuration makes it {_size(expected, name)}; {instead}"
         )
     built: PreTrainedModel = from_state(model, with_fields(model.config, fields), state)
     nn.Module.to(built, model.device)

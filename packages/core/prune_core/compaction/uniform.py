@@ -12,7 +12,8 @@ import torch
 from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.decide import kept_indices
 from prune_core.compaction.dense import DenseCompactor, inner_masks, started
-from prune_core.compaction.depth import layers_of, shorten
+from prune_core.compaction.depth import shorten
+from prune_core.compaction.layers import Shortening, layers_of
 from prune_core.compaction.resize import resize
 from prune_core.compaction.stock import empty, shapes, stock
 from prune_core.compactor import Compaction, Compactor, UnitReport
@@ -74,7 +75,7 @@ class UniformCompactor(Compactor):
             masks=MaskSet(shortening.renamed(inner)),
             density=stored / total,
             ragged=ragged / total,
-            notes=(*plan.notes, *shortening.notes),
+            notes=(*plan.notes, *_without_effect(shortening)),
         )
 
 
@@ -199,6 +200,11 @@ def _left(unit: Unit, weights: int, masks: MaskSet, needed: list[int]) -> int:
     stored = weights * len(needed) // unit.count
     zeros = inner_masks(unit, masks, needed).values() if masks.sparse else ()
     return stored - sum(int((~mask.values).sum()) for mask in zeros)
+
+
+def _without_effect(shortening: Shortening) -> tuple[str, ...]:
+    paths = ", ".join(layer.path for layer in shortening.gone)
+    return (f"layers without effect are gone: {paths}",) if paths else ()
 
 
 def _inside(model: PreTrainedModel, smaller: PreTrainedModel) -> PreTrainedModel:

@@ -1,0 +1,85 @@
+"""`prune compact`: the masked model of a folder becomes the compact model of another, proven on the way."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from prune_core.compaction import compact
+from prune_core.configuring import plugins_of
+from prune_core.depth import bypassed, shortened
+from prune_core.errors import MaskError
+from prune_core.files import refuse_occupied
+from prune_core.loading import structure_of
+from prune_core.masks import MaskSet
+from prune_core.measure import dummy_inputs, folder_size, placed
+from prune_core.pretrained import load_saved
+from prune_core.recipe import Recipe
+from prune_core.rescue import load_pruned, masks_of_zeros
+from prune_core.shipping import portably
+from prune_core.verify import outputs, save_proven
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune_core.structure import ModelStructure
+
+
+def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
+
+    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype is the folder's own. Of a `recipe` the compactor, the
+    layers to remove, the architecture, the plugins and whether the folder is portable are read.
+    """
+    refuse_occupied(output)
+    recipe = recipe or Recipe()
+    plugins = plugins_of(recipe)
+    dense = load_saved(str(model), "auto") if masks else load_pruned(str(model))
+    structure = structure_of(dense, plugins)
+    decided = MaskSet.load(masks) if masks else _zeros(dense, structure, recipe)
+    decided.check_units(structure.sizes())
+    decided.bake(dense)
+    shorter, shortening = shortened(dense, structure, recipe.depth)
+    share = structure_of(shorter, plugins).size(shorter) / structure.size(dense)
+    batches = [placed(dummy_inputs(dense, 4, 16), dense)]
+    with bypassed(dense, shortening.gone):
+        expected = outputs(dense, batches)
+    left = MaskSet(shortening.renamed(decided), sparse=decided.sparse)
+    compaction = compact(shorter, left, recipe.compactor, inplace=True, plugins=plugins)
+    shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
+    with shipped as folder:
+        verification = save_proven(expected, compaction, batches, folder, processor=_processor(model), source=model)
+    removed = ", ".join(layer.key for layer in shortening.gone)
+    return {
+        "output": str(output),
+        "density": compaction.density * share,
+        **({} if compaction.ragged is None else {"density_of_ragged_layers": compaction.ragged * share}),
+        "bytes": folder_size(output),
+        "verification": asdict(verification),
+        "units": [asdict(unit) for unit in compaction.units],
+        "notes": [*compaction.notes, *([f"layers were removed: {removed}"] if removed else [])],
+    }
+
+
+def _zeros(model: PreTrainedModel, structure: ModelStructure, recipe: Recipe) -> MaskSet:
+    """The zeros of a model as masks; where layers are removed there need be none."""
+    try:
+        return masks_of_zeros(model, structure)
+    except MaskError:
+        if not recipe.depth.asked:
+            raise
+        return MaskSet({})
+
+
+def _processor(folder: Path) -> Any:
+    """Tokenizer or image processor of a model folder, if it has one."""
+    for auto in (transformers.AutoTokenizer, transformers.AutoImageProcessor):
+        try:
+            return auto.from_pretrained(folder)
+        except (OSError, ValueError, KeyError, ImportError):
+            continue
+    return None
