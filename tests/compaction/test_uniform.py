@@ -172,7 +172,7 @@ def test_the_verb_writes_what_it_has_verified(tmp_path):
 class TestDepth:
     """Layers of which nothing is left."""
 
-    @pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "vit", "mbart", "t5"])
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "vit", "mbart", "t5", "wav2vec2-stable", "whisper"])
     def test_they_go_where_that_is_exact(self, family):
         model = tiny_model(family, layers=4)
         masked, compaction = uniform(model, halves(model, ["layer.1.", "layer.2.", "encoder.layer.2."]))
@@ -195,9 +195,11 @@ class TestDepth:
         config = uniform(model, halves(model, ["layer.1."]))[1].model.config
         assert config.num_hidden_layers == 3
         assert config.layer_types == [kinds[0], kinds[2], kinds[3]]
+        assert config.prune_layers == {"layer": {"kept": [0, 2, 3], "of": 4}}, "a teacher of a fill knows them by it"
 
-    def test_norms_behind_the_sum_keep_a_layer_in_place(self):
-        model = tiny_model("bert", layers=3)
+    @pytest.mark.parametrize("family", ["bert", "wav2vec2", "hubert"])
+    def test_norms_behind_the_sum_keep_a_layer_in_place(self, family):
+        model = tiny_model(family, layers=3)
         masked, compaction = uniform(model, halves(model, ["layer.1."]))
         check(compaction.model, masked)
         assert compaction.model.config.num_hidden_layers == 3

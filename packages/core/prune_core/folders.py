@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
 
-    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype is the folder's own. Of a `recipe` the compactor, the
-    layers to remove, the architecture, the plugins and whether the folder is portable are read.
+    Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype stays. Of a
+    `recipe` the compactor, the layers to remove, the architecture, the plugins and whether to be portable are read.
     """
     refuse_occupied(output)
     recipe = recipe or Recipe()
