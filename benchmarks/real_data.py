@@ -1,7 +1,7 @@
 """Every kind of task on real data: a dense model, pruned to half, its figure, its density, its speed.
 
     python benchmarks/real_data.py WORK train [NAME ...]     # dense models and pruning runs that are missing
-    python benchmarks/real_data.py WORK table                # measures all rows in one process, writes docs/results
+    python benchmarks/real_data.py WORK table                # measures the rows trained in WORK, writes docs/results
 
 Text classification, similarity and question answering start from the pip-installed MiniLM, the others from small models
 that know nothing: they prove that it works, they are no records. PRUNE_DATA (default ../shared/data) has the data.
@@ -148,10 +148,12 @@ def sst2() -> dict[str, object]:
 
 
 def table(work: Path) -> None:
-    """Measure every trained row and write docs/results/real_data.json and real_data.md."""
+    """Measure what was trained in `work`, keep the other rows as they stand, write real_data.json and real_data.md."""
     torch.set_num_threads(2)
+    before = {row["data"]: row for row in json.loads((RESULTS / "real_data.json").read_text())["rows"]}
     trained = [row for row in ROWS if (work / row.name / "run" / "manifest.json").is_file()]
-    rows = [sst2(), *(figures(row, work) for row in trained)]
+    found = before | {"sst2": sst2()} | {row.name: figures(row, work) for row in trained}
+    rows = [found[name] for name in ("sst2", *(row.name for row in ROWS)) if name in found]
     what = {"machine": machine(torch.device("cpu")).__dict__, "batch_size": 8, "rows": rows}
     (RESULTS / "real_data.json").write_text(json.dumps(what, indent=1) + "\n")
     lines = [

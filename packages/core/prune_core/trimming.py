@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import DataError, VerificationError
@@ -39,7 +39,8 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
     beside = companions(model, loaded)
     trimmed = trim_vocabulary(loaded, tokenizer, texts)
     difference = _proven(before, outputs(loaded, _inputs(loaded, trimmed.tokenizer, texts)), trimmed)
-    loaded.to(read_config(model).dtype or loaded.dtype)  # proven in float32; back to its own dtype no weight changes
+    own = read_config(model).dtype
+    nn.Module.to(loaded, dtype=own)  # proven in float32; back in its own dtype no weight is another one
     with replacing(output) as draft:
         loaded.save_pretrained(draft)
         trimmed.tokenizer.save_pretrained(draft)

@@ -26,5 +26,9 @@ def narrow(layer: Linear, index: Tensor, axis: Axis) -> None:
 
 def select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
     """A parameter with these entries of an axis only, trained if that was."""
+    if parameter.is_meta:  # it has a shape and nothing else: which entries is of no account
+        shape = list(parameter.shape)
+        shape[axis] = len(index)
+        return nn.Parameter(parameter.new_empty(shape), requires_grad=parameter.requires_grad)
     chosen = parameter.detach().index_select(axis, index.to(parameter.device))
     return nn.Parameter(chosen, requires_grad=parameter.requires_grad)

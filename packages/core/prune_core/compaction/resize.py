@@ -35,12 +35,22 @@ def lines(unit: Unit, module: str, kept: Sequence[int]) -> tuple[Tensor, Axis]:
     return whole.spread(chosen).nonzero().flatten(), whole.axis
 
 
+def _narrow(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
+    for module in unit.linears():
+        layer = linear(model, module)
+        if layer.weight.is_meta:  # a skeleton has no lines to choose from: their number is enough
+            whole = unit.slice_of(module)
+            index, axis = torch.empty(len(kept) * sum(whole.sizes), device="meta"), whole.axis
+        else:
+            index, axis = lines(unit, module, kept)
+        narrow(layer, index, axis)
+
+
 def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:
     if not kept:
         _remove_attention(model, unit)
         return
-    for module in unit.linears():
-        narrow(linear(model, module), *lines(unit, module, kept))
+    _narrow(model, unit, kept)
     core = model.get_submodule(unit.core)
     queries = len(kept) * unit.queries_per_key
     values = dict.fromkeys(COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
@@ -66,8 +76,7 @@ def _remove_attention(model: nn.Module, unit: Attention) -> None:
 
 def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int]) -> None:
     if kept:
-        for module in unit.linears():
-            narrow(linear(model, module), *lines(unit, module, kept))
+        _narrow(model, unit, kept)
         return
     model.set_submodule(unit.down, _bias_only(model, unit.down))
     for name in (unit.up, unit.gate):
