@@ -194,6 +194,7 @@ def test_wrong_command_lines(arguments: list[str], part: str, prune: Callable) -
         ("strategy.threshold=.nan", "strategy.threshold: "),
         ("strategy.density=true", "strategy.density: a number was expected, found True"),
         ("training.report_to=wandb", "training.report_to: a list was expected, such as [wandb], found 'wandb'"),
+        ("simplify.share=0.3", "simplify: share alone blends nothing in: give relu or no_norm as well"),
         ("quantize.max_steps=5", "quantize: nothing is trained for int8, so max_steps would do nothing: give bits: 8"),
         ("quantize={bits: 8, epochs: 0}", "quantize.epochs: Input should be greater than 0"),
         ("densities=[0.3,0.5]", "Recipe: densities must fall, found [0.3, 0.5]\n"),

@@ -97,3 +97,13 @@ def test_the_console_script_is_installed(script: Callable) -> None:
     result = script("--help")
     assert result.code == 0
     assert "strategies" in result.out
+
+
+def test_no_bars_where_the_error_stream_is_no_terminal():
+    """Each picture of a bar would be a line of a log file."""
+    code = (
+        "from prune_cli.app import main; main(['--version'])\n"
+        "from datasets.utils.tqdm import are_progress_bars_disabled as off; print(off())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

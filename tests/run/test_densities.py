@@ -1,6 +1,8 @@
 """One run through several densities: a compact model at each, and a kill that costs none of them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from prune_core.masks import MaskSet
 from prune_core.pretrained import load_saved
 from prune_core.run import check, run
 from prune_core.verify import verify_run
+from prune_core.workspace import Workspace
 
 DENSITIES = [0.8, 0.5]
 SHORT = {"max_steps": 12, "save_steps": 2}
@@ -80,6 +83,19 @@ def test_killed_in_the_second_density(through, recipe, children, same_result, tm
     assert (folder / "density-0.8" / "manifest.json").stat().st_mtime_ns == first
     for density in DENSITIES:
         assert same_result(folder / f"density-{density:g}", expected / f"density-{density:g}")
+
+
+def test_it_goes_on_where_it_was_moved_to(through, same_result, tmp_path):
+    """The second density's masks lie within the first's, which have moved along."""
+    moved = Path(shutil.copytree(through[0], tmp_path / "moved"))
+    for folder in (moved, moved / "density-0.5"):
+        (folder / "manifest.json").unlink()
+    hidden = through[0].rename(through[0].with_name("hidden"))
+    try:
+        run(Workspace(moved).read_recipe(), resume=True)
+    finally:
+        hidden.rename(through[0])
+    assert same_result(moved / "density-0.5", through[0] / "density-0.5")
 
 
 def test_lessons_are_made_once_for_all(recipe, monkeypatch, tmp_path):

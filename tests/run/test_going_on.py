@@ -12,6 +12,7 @@ from prune_core.resuming import digest
 from prune_core.run import run
 from prune_core.training.checkpoints import last
 from prune_core.verify import verify_run
+from prune_core.workspace import Workspace
 
 
 @pytest.fixture
@@ -84,6 +85,47 @@ def test_the_digest_is_that_of_the_rows():
     others = [whole.select([1, 0, 2, 3]), whole.select(range(3)), whole.rename_column("text", "words")]
     others.append(Dataset.from_dict({**rows, "input_ids": [[1], [2, 3], [], [4, 5, 6]]}))
     assert len({digest(other)["sha256"] for other in [whole, *others]}) == 5
+
+
+class TestAnotherRecipe:
+    """What a run was begun with stays so, by whichever way another recipe is asked for."""
+
+    def test_an_edited_recipe_file(self, own):
+        text = (own / "recipe.yaml").read_text()
+        assert "max_steps: 8\n" in text
+        (own / "recipe.yaml").write_text(text.replace("max_steps: 8\n", "max_steps: 9\n"))
+        edited = Workspace(own).read_recipe()
+        with pytest.raises(RunError, match=r"another recipe, training\.max_steps \(8 before, 9 now\): set that back"):
+            run(edited, resume=True)
+        (own / "manifest.json").unlink()
+        with pytest.raises(RunError, match=r"training\.max_steps \(8 before, 9 now\)"):
+            run(edited, resume=True)
+
+    def test_what_nothing_trained_depends_on_may_change(self, own, recipe):
+        (own / "manifest.json").unlink()
+        measure = {"batch_size": 2, "length": 8, "rounds": 3}
+        rows = run(recipe(own, measure=measure), resume=True)["summary"]
+        assert "ms a batch of 2 (cpu)" in [row["figure"] for row in rows]
+
+    def test_of_an_ended_run_it_changes_nothing_and_says_so(self, own, recipe, caplog):
+        with caplog.at_level(logging.WARNING, logger="prune_core"):
+            run(recipe(own, compactor="uniform"), resume=True)
+        assert "has ended, so this changes nothing: compactor (auto before, uniform now)" in caplog.text
+
+    def test_a_damaged_note_of_the_beginning(self, own, recipe):
+        truncate(own / "checkpoints" / "begun.json")
+        with pytest.raises(RunError, match=r"begun\.json is damaged: .*; remove it and resume"):
+            run(recipe(own), resume=True)
+
+
+@pytest.mark.parametrize("name", ["masks.safetensors", "masked/model.safetensors"])
+def test_damaged_results_of_the_training_are_made_again(name, own, recipe, finished, same_result, caplog):
+    (own / "manifest.json").unlink()
+    truncate(own / name)
+    with caplog.at_level(logging.WARNING, logger="prune_core"):
+        run(recipe(own), resume=True)
+    assert f"{own / name} is damaged: it is made again from the last checkpoint" in caplog.text
+    assert same_result(own, finished()[0])
 
 
 def truncate(path):

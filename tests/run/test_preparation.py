@@ -101,6 +101,12 @@ class TestDryRun:
         check(recipe(tmp_path / "run", training={"eval_steps": 9}))
         assert "training.eval_steps: 9 is more than the 8 steps of the training" in caplog.text
 
+    def test_a_distillation_without_a_teacher_is_said(self, recipe, tmp_path, caplog):
+        check(recipe(tmp_path / "run", teacher="none"))
+        assert "distillation" not in caplog.text
+        check(recipe(tmp_path / "run", teacher="none", distillation={"cache": True}))
+        assert "there is no teacher, so the recipe's distillation does nothing" in caplog.text
+
     def test_it_names_the_compactor(self, recipe, tmp_path):
         assert check(recipe(tmp_path / "run"))["compactor"] == "DenseCompactor"
 

@@ -22,7 +22,7 @@ def write_run(folder, recipe):
     """What a run that was killed after its masks leaves, and a note that somebody put beside it."""
     for name in ("checkpoints/prune/checkpoint-3", "masked", "model", ".model.17.draft"):
         (folder / name).mkdir(parents=True)
-    for name in ("masks.safetensors", "metrics.jsonl", "manifest.json", "notes.txt", "checkpoints/data.json"):
+    for name in ("masks.safetensors", "metrics.jsonl", "manifest.json", "notes.txt", "checkpoints/begun.json"):
         (folder / name).touch()
     (folder / "recipe.yaml").write_text(recipe.model_copy(update={"output": folder}).dump())
     return folder

@@ -64,6 +64,31 @@ def test_paths_are_relative_to_their_file(tmp_path, image_model):
     assert task.collate(list(task.validation()))["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1, 1]
 
 
+def test_an_image_stands_as_the_camera_was_held(tmp_path, image_model):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:2] = 255  # light above, once it is turned as EXIF says: a quarter to the left
+    turned = Pictures.fromarray(np.rot90(pixels, -1).copy())
+    exif = Pictures.Exif()
+    exif[0x0112] = 8
+    turned.save(tmp_path / "turned.png", exif=exif)
+    (tmp_path / "list.csv").write_text("image,label\nturned.png,dark\nturned.png,light\n")
+    section = ImageClassificationConfig(train_file=tmp_path / "list.csv", validation_file=tmp_path / "list.csv")
+    task = ImageClassification(section, image_model())
+    seen = task.collate(list(task.train()))["pixel_values"][0, 0]
+    assert (seen.numpy() > 0).tolist() == (pixels > 0).tolist()
+
+
+def test_the_first_images_of_a_folder_are_of_all_labels(tmp_path, image_model):
+    for label in ("dark", "light"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(20):
+            picture(number).save(tmp_path / "images" / label / f"{number}.png")
+    limits = {"max_train_samples": 10, "max_validation_samples": 10}
+    files = {f"{part}_file": tmp_path / "images" for part in ("train", "validation")}
+    task = ImageClassification(ImageClassificationConfig(**files, **limits), image_model())
+    assert sorted(set(task.train()["labels"])) == sorted(set(task.validation()["labels"])) == [0, 1]
+
+
 def sorted_in(folder: Path, shades: dict[str, int]) -> Path:
     for label, shade in shades.items():
         (folder / label).mkdir(parents=True)

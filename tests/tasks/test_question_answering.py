@@ -39,6 +39,38 @@ def trained(tmp_path_factory) -> str:
 # --- reading
 
 
+def official(path: Path, rows: list[dict]) -> Path:
+    """The rows as a file of SQuAD's own; those without an answer as SQuAD 2.0 has them."""
+    paragraphs = []
+    for number, found in enumerate(rows):
+        texts, starts = found["answers"]["text"], found["answers"]["answer_start"]
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+        impossible = {} if answers else {"is_impossible": True, "plausible_answers": [{"text": "a"}]}
+        question = {"id": str(number), "question": found["question"], "answers": answers, **impossible}
+        paragraphs.append({"context": found["context"], "qas": [question]})
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "A", "paragraphs": paragraphs}]}))
+    return path
+
+
+@pytest.mark.parametrize("rows", [ROWS, V2], ids=["1.1", "2.0"])
+def test_the_files_of_squad_itself(rows, tmp_path, model):
+    files = {f"{part}_file": official(tmp_path / f"{part}.json", rows) for part in ("train", "validation")}
+    found, plain = QuestionAnswering(QuestionAnsweringConfig(**files), model), task(tmp_path, model, rows)
+    assert found.unanswerable == plain.unanswerable
+    assert found.train().to_list() == plain.train().to_list()
+    assert found.validation().to_list() == plain.validation().to_list()
+
+
+def test_a_file_of_squad_that_lacks_something(tmp_path, model):
+    file = official(tmp_path / "squad.json", ROWS)
+    file.write_text(file.read_text().replace('"qas"', '"questions"'))
+    with pytest.raises(
+        DataError, match=r"squad\.json cannot be read: it begins as a file of SQuAD, .* no 'qas'"
+    ) as error:
+        QuestionAnswering(QuestionAnsweringConfig(train_file=file), model)
+    assert "\n" not in str(error.value)
+
+
 def test_the_columns_have_their_own_names_by_default(tmp_path, model):
     found = task(tmp_path, model, ROWS)
     assert (found.metric, found.unanswerable) == ("f1", False)

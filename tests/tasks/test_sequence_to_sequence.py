@@ -61,6 +61,15 @@ def translation(model, folder, data, **others):
     return Translation(TranslationConfig(train_file=file, validation_file=file, **others), model)
 
 
+def test_rows_without_a_text_are_left_out_and_told(bart, tmp_path, caplog):
+    task = summarization(bart, tmp_path, [*SOURCES, "a b", " "], [TARGETS[0], "", TARGETS[2], "\t \n", "a"])
+    assert (len(task.train()), len(task.validation())) == (2, 2)
+    assert "s.jsonl: rows with an empty source or target are left out, 3 (row 2 is the first)" in caplog.text
+    assert [task.references[row] for row in task.validation()["row"]] == [TARGETS[0], TARGETS[2]]
+    with pytest.raises(DataError, match=r"every row has an empty source or target \(row 1 is the first\)"):
+        summarization(bart, tmp_path, SOURCES, ["", "", ""])
+
+
 def texts(task):
     return task.processor.batch_decode(task.train()["input_ids"][:], skip_special_tokens=True)
 

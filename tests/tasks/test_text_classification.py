@@ -336,3 +336,10 @@ def test_real_data(text_model, name, texts, metric):
     )
     found = TextClassification(section, text_model())
     assert (found.texts, found.metric, len(found.validation())) == (texts, metric, 50)
+
+
+def test_a_file_in_another_encoding_than_utf8(tmp_path, text_model):
+    file = tmp_path / "latin.csv"
+    file.write_bytes("text,label\ngood caf\xe9,1\nbad,0\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.csv cannot be read: it is not UTF-8 .*; save it as UTF-8"):
+        TextClassification(TextClassificationConfig(train_file=file), text_model())

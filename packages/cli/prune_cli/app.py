@@ -11,6 +11,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every file that is read or written
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         return _call(rest or ["--help"], debug=len(rest) < len(given))
     except KeyboardInterrupt as interrupt:

@@ -7,6 +7,9 @@ from typing import Any
 
 from prune_core.recipe import Recipe
 
+EARLIER = ("rewind", "within")
+"""Fields of a strategy that name an earlier run."""
+
 
 def absolute(recipe: Recipe) -> Recipe:
     """The same with the absolute paths of what it reads: it means the same from every folder. Hub names stay names."""
@@ -35,21 +38,23 @@ def sources(recipe: Recipe) -> list[Path]:
 def moved_along(tree: Any, folder: Path) -> Any:
     """The recipe of the run in `folder`, as plain data, with the places of now where the run has moved.
 
-    The demonstration holds its own data and dense model: they moved along.
+    The demonstration holds its own data and dense model, and one density of several has the others beside it: they
+    moved along.
     """
     if not isinstance(tree, dict) or not isinstance(tree.get("output"), str):
         return tree
     before = Path(tree["output"])
     here: dict[str, Any] = {name: _moved(tree[name], before, folder) for name in ("model", "teacher") if name in tree}
-    if isinstance(tree.get("task"), dict):
-        here["task"] = {name: _moved(value, before, folder) for name, value in tree["task"].items()}
+    for name in ("task", "strategy"):
+        if isinstance(tree.get(name), dict):
+            here[name] = {field: _moved(value, before, folder) for field, value in tree[name].items()}
     return {**tree, **here}
 
 
 def _earlier(recipe: Recipe) -> dict[str, Path]:
     """The earlier runs that the recipe's strategy goes on from, by field."""
     named = recipe.strategy.fields()
-    return {name: Path(str(named[name])) for name in ("rewind", "within") if named.get(name)}
+    return {name: Path(str(named[name])) for name in EARLIER if named.get(name)}
 
 
 def _absolute(path: Any) -> Any:
@@ -60,7 +65,9 @@ def _absolute(path: Any) -> Any:
 
 
 def _moved(value: Any, before: Path, folder: Path) -> Any:
-    if not isinstance(value, str) or not Path(value).is_relative_to(before) or Path(value).exists():
+    """A path into the run's folder, or, as of one density among several, into a folder beside it."""
+    if not isinstance(value, str) or Path(value).exists():
         return value
-    now = folder / Path(value).relative_to(before)
-    return str(now) if now.exists() else value
+    places = [(before, folder), *([(before.parent, folder.parent)] if before.name == folder.name else [])]
+    found = [now / Path(value).relative_to(old) for old, now in places if Path(value).is_relative_to(old)]
+    return next((str(path) for path in found if path.exists()), value)

@@ -255,6 +255,10 @@ def _start(job: Job, dense: PreTrainedModel, features: Dataset) -> PreTrainedMod
 def _rehearse(job: Job, model: PreTrainedModel | None, student: PreTrainedModel, features: Dataset) -> None:
     """RecipeError where the distillation that the recipe asks for cannot be done."""
     section, teacher = job.recipe.distillation, make_teacher(job, model, student)
+    if teacher is None and section != type(section)():
+        logger.warning(
+            "there is no teacher, so the recipe's distillation does nothing: give --teacher self, or a model"
+        )
     if teacher is not None and (section.layers or section.attention_maps):
         teacher.rehearse(student, job.task.collate([features[0]]))
     if teacher is not None and section.cache:

@@ -1,5 +1,6 @@
 """Recipe: a whole run as one validated tree. YAML in, YAML out; the flags of the command line are the same tree."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -124,6 +125,12 @@ class SimplifySection(Fields):
     relu: bool = Field(False, description="The activation, such as GELU, becomes ReLU.")
     no_norm: bool = Field(False, description="LayerNorms become affine layers with fixed statistics (NoNorm).")
     share: float = Field(0.5, gt=0, le=1, description="Share of the steps over which it is blended in.")
+
+    @model_validator(mode="after")
+    def _of_something(self) -> "SimplifySection":
+        if self.share != type(self).model_fields["share"].default and not (self.relu or self.no_norm):
+            raise ValueError("share alone blends nothing in: give relu or no_norm as well")
+        return self
 
 
 class DepthSection(Fields):
@@ -273,6 +280,18 @@ NAMED = ("strategy", "task")
 def named(tree: dict[str, Any]) -> dict[str, Any]:
     """The plain data of a recipe with whole sections for those that are given by their name alone."""
     return {**tree, **{key: {"name": tree[key]} for key in NAMED if isinstance(tree.get(key), str)}}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two recipes, as plain data, differ, such as "training.max_steps (10 before, 14 now)"."""
+    found = []
+    for name in [*now, *(before.keys() - now.keys())]:
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(f"{prefix}{name} ({one} before, {other} now)")
+    return found
 
 
 def read_yaml(path: Path) -> Any:

@@ -12,12 +12,15 @@ import pyarrow as pa
 from prune_core.errors import RunError
 from prune_core.files import write_text
 from prune_core.processes import is_main
+from prune_core.training.checkpoints import is_whole
 from prune_core.verify import changed_files
+from prune_core.workspace import trained_by
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from prune_core.preparation import Preparation
+    from prune_core.recipe import Recipe
     from prune_core.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -49,20 +52,30 @@ def finished(workspace: Workspace) -> dict[str, Any] | None:
     return manifest
 
 
-def keep_data(workspace: Workspace, ready: Preparation) -> None:
-    """Note which data a run is begun with; RunError where it goes on with others."""
+def pruned(workspace: Workspace) -> bool:
+    """Whether masks and masked model are there and whole; a warning names what is damaged, for it is made again."""
+    if not (workspace.masks.is_file() and workspace.masked.is_dir()):
+        return False
+    weights = [workspace.masks, *workspace.masked.glob("*.safetensors")]
+    damaged = [str(path) for path in weights if not is_whole(path)]
+    if damaged:
+        logger.warning("%s is damaged: it is made again from the last checkpoint", " and ".join(damaged))
+    return not damaged
+
+
+def keep_beginning(workspace: Workspace, ready: Preparation, recipe: Recipe) -> None:
+    """Note which recipe and data a run is begun with; RunError where it goes on with other data."""
     if not is_main():
         return
-    file = workspace.checkpoints / "data.json"
     now = {"training": digest(ready.features), "validation": digest(ready.job.task.validation())}
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    before = now | workspace.read_begun()
     for kind, found in now.items():
         if found != before[kind]:
             raise RunError(
                 f"the {kind} data are not those that {workspace.folder} was begun with ({before[kind]['rows']} "
                 f"examples then, {found['rows']} now, or others): bring them back, or start anew with --overwrite"
             )
-    write_text(file, json.dumps(now) + "\n")
+    write_text(workspace.begun, json.dumps({**now, "recipe": trained_by(recipe)}) + "\n")
 
 
 def digest(features: Dataset) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from prune_core.progress import progress_bar
 from prune_core.quantization import int8, rounding
 from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
-from prune_core.resuming import finished, keep_data
+from prune_core.resuming import finished, keep_beginning, pruned
 from prune_core.sentence_folder import companions
 from prune_core.shipping import portably
 from prune_core.strategy import Strategy
@@ -175,7 +175,7 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
         write_text(workspace.recipe, recipe.dump())  # the dense model takes a minute: it can be resumed as well
         recipe = demonstration(recipe, workspace.folder)
         ready = prepare(lowest(recipe))
-    on_main(lambda: keep_data(workspace, ready))
+    on_main(lambda: keep_beginning(workspace, ready, recipe))
     on_main(lambda: write_text(workspace.recipe, recipe.dump()))
     return ready
 
@@ -203,7 +203,7 @@ def _layers(ready: Preparation) -> dict[str, str]:
 
 def _fine_pruned(ready: Preparation, workspace: Workspace) -> MaskSet:
     """Masks and masked model of this run, trained now unless they are there."""
-    if not agreed(workspace.masks.is_file() and workspace.masked.is_dir()):
+    if not on_main(lambda: pruned(workspace)):
         _train(ready, workspace, Stage("prune", ready.student, ready.job.recipe.training, ready.strategy))
         on_main(lambda: _finish(ready, workspace))
         ready.student.cpu()  # from here on it is only in the way

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +14,16 @@ from typing import Any
 from prune_core.errors import RecipeError, RunError
 from prune_core.files import remove, remove_drafts, write_text
 from prune_core.locking import LOCK, held
-from prune_core.places import absolute, moved_along, sources
+from prune_core.places import EARLIER, absolute, moved_along, sources
 from prune_core.processes import is_main
-from prune_core.recipe import Recipe, read_yaml
+from prune_core.recipe import Recipe, differences, read_yaml
 
+logger = logging.getLogger(__name__)
+
+_UNTRAINED = ("output", "device", "measure", "compactor", "plugins")
+"""Nothing that is trained depends on these fields of a recipe."""
+_LATE = ("compactor", "measure")
+"""Of those, what the results of a run depend on."""
 _REPORTED = ("output", "summary", "filled")
 """Without these a manifest is none."""
 
@@ -54,6 +61,11 @@ class Workspace:
         return self.folder / "checkpoints"
 
     @property
+    def begun(self) -> Path:
+        """With which recipe and data the run was begun."""
+        return self.checkpoints / "begun.json"
+
+    @property
     def teacher(self) -> Path:
         """What the teacher puts out for each training example, while it is needed."""
         return self.lessons or self.folder / "teacher"
@@ -69,7 +81,8 @@ class Workspace:
         """
         if not self.recipe.is_file():
             return False
-        return self.masks.is_file() or (self.checkpoints / "prune").is_dir() or self._is_named()
+        own = (self.masks, self.begun, self.checkpoints / "prune")
+        return any(path.exists() for path in own) or self._is_named()
 
     def made(self) -> list[Path]:
         """What a run leaves here, of what there is; the recipe last, so that half of it is still a run's."""
@@ -98,6 +111,16 @@ class Workspace:
         """What ran, its output being where it is now; RecipeError where there is no recipe."""
         recipe = Recipe.parse(moved_along(read_yaml(self.recipe), self.folder), str(self.recipe))
         return recipe.model_copy(update={"output": self.folder})
+
+    def read_begun(self) -> dict[str, Any]:
+        """What `begun` says, nothing where it is not there; RunError where it is damaged."""
+        try:
+            return dict(json.loads(self.begun.read_text(encoding="utf-8"))) if self.begun.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{self.begun} is damaged: {error}; remove it and resume: nothing tells then whether recipe and data "
+                "are those of the beginning"
+            ) from error
 
     def begin(self, *, overwrite: bool) -> None:
         """Make the folder ready to be written to; with `overwrite` what a run left in it goes, and nothing else."""
@@ -188,15 +211,35 @@ def _keep_sources(folder: Path, recipe: Recipe) -> None:
             raise RunError(f"{folder} {held_there} what this recipe reads: choose another --output")
 
 
+def trained_by(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides how it trains, as plain data; not where things lie, which a user may move."""
+    whole, places = absolute(recipe).model_dump(mode="json"), ("model", "task", "teacher")
+    strategy = {name: value for name, value in whole["strategy"].items() if name not in EARLIER}
+    whole |= {"strategy": strategy}
+    return {name: value for name, value in whole.items() if name not in (*_UNTRAINED, *places)}
+
+
 def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
+    """RunError where a run goes on with another recipe than it was begun with, whatever its recipe.yaml says now."""
     before = absolute(workspace.read_recipe()).model_dump(mode="json")
     now = absolute(recipe).model_dump(mode="json")
-    ignored = {"output", "device", "measure", "compactor", "plugins"}  # nothing that was trained depends on these
-    if now["model"] is None:
-        ignored |= {"model", "task"}  # the demonstration makes them by itself
-    changed = [name for name in now if name not in ignored and now[name] != before[name]]
+    begun = before | workspace.read_begun().get("recipe", {})
+    begun |= {"strategy": before["strategy"] | begun["strategy"]}
+    ignored = {*_UNTRAINED, *(("model", "task") if recipe.model is None else ())}  # the demonstration makes those
+    compared = [name for name in now if name not in ignored]
+    changed = differences(_only(begun, compared), _only(now, compared))
     if changed:
         raise RunError(
-            f"{workspace.folder} was made by another recipe, {', '.join(changed)} differ: resume with "
+            f"{workspace.folder} was made by another recipe, {', '.join(changed)}: set that back and go on with "
             f"prune run {workspace.folder} --resume, or start anew with --overwrite"
         )
+    late = differences(_only(before, _LATE), _only(now, _LATE))
+    if late and workspace.manifest.is_file():
+        logger.warning(
+            "%s has ended, so this changes nothing: %s; use prune compact and prune bench, or --overwrite",
+            *(workspace.folder, ", ".join(late)),
+        )
+
+
+def _only(tree: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: tree[name] for name in names}

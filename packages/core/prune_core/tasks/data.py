@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from prune_core.errors import DataError, nearest
 from prune_core.pretrained import brief
 from prune_core.recipe import TaskSection
+from prune_core.tasks.articles import is_of_articles, questions
 
 logger = logging.getLogger(__name__)
 
@@ -183,18 +184,24 @@ def file_table(path: Path) -> Table:
     kind, options = _READERS[path.suffix.lower()]
     if kind == "csv":
         _refuse_double_columns(path)
+    if kind == "json" and is_of_articles(path):
+        return _read(lambda: questions(path), str(path), path.parent)
     read = lambda: load_dataset(kind, data_files=str(path), split="train", **options)  # noqa: E731
     return _read(read, str(path), path.parent)
 
 
 def _image_folder(folder: Path) -> Table:
-    """Columns "image" and "label" of FOLDER/LABEL/*.png and the like; DataError where there are no such images."""
+    """Columns "image" and "label" of FOLDER/LABEL/*.png and the like; DataError where there are no such images.
+
+    In a random order (seed 0): the first so many are to be of all labels.
+    """
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not labels:
         raise DataError(f"{folder}: a folder of data holds a folder of images for each label, found none in it")
     files = [glob.escape(str(folder / label)) + "/*" for label in labels]
     read = lambda: load_dataset("imagefolder", data_files=files, split="train", drop_labels=False)  # noqa: E731
-    return _read(read, str(folder), folder)
+    table = _read(read, str(folder), folder)
+    return replace(table, rows=table.rows.shuffle(seed=0))
 
 
 def _refuse_double_columns(path: Path) -> None:
@@ -247,10 +254,16 @@ def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Tabl
     except _FAILURES as error:
         if "corresponds to no data" in str(error):
             raise DataError(f"{source}: it holds no rows") from error
-        raise DataError(f"{source} cannot be read: {brief(_root(error))}") from error
+        raise DataError(f"{source} cannot be read: {_reason(_root(error))}") from error
     if not len(rows):
         raise DataError(f"{source}: it holds no rows")
     return Table(rows, source, folder)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); save it as UTF-8"
+    return brief(error)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from datasets import Dataset, Image, Value
 from PIL import Image as Pictures
+from PIL import ImageOps
 from pyarrow import ArrowException
 from transformers import AutoImageProcessor
 
@@ -54,7 +55,7 @@ class ImageClassification(ClassificationTask):
 def _open(image: dict[str, Any], row: int) -> Pictures.Image:
     try:
         picture = Pictures.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
-        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)  # as the camera was held
         return picture
     except (OSError, ValueError, SyntaxError) as error:
         where = f" ({image['path']})" if image["path"] else ""

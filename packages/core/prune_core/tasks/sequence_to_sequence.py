@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from transformers import DataCollatorForSeq2Seq, GenerationConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
     from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 SOURCES = ("document", "dialogue", "article", "text", "source")
 SUMMARIES = ("summary", "highlights", "abstract", "target")
@@ -247,4 +251,18 @@ def _pair(table: Table, source: str, target: str) -> Table:
         require_text(table, role, column)
     rows = table.rows.select_columns([source, target])
     others = {old: new for old, new in ((source, "source"), (target, "target")) if old != new}
-    return replace(table, rows=rows.rename_columns(others) if others else rows)
+    return _filled(replace(table, rows=rows.rename_columns(others) if others else rows))
+
+
+def _filled(table: Table) -> Table:
+    """The rows with both texts; a warning says how many have not. DataError where none has."""
+    texts = [pc.utf8_trim_whitespace(table.arrow(role)) for role in ("source", "target")]
+    filled = np.logical_and(*(pc.not_equal(text, "").to_numpy() for text in texts))
+    if filled.all():
+        return table
+    first = f"row {int(np.argmin(filled)) + 1} is the first"
+    if not filled.any():
+        raise DataError(f"{table.source}: every row has an empty source or target ({first}); fill them")
+    count = np.count_nonzero(~filled)
+    logger.warning("%s: rows with an empty source or target are left out, %d (%s)", table.source, count, first)
+    return replace(table, rows=table.rows.select(np.flatnonzero(filled)))

@@ -24,7 +24,7 @@ NEEDED = ("*model*", "optimizer*", "scheduler.pt", "trainer_state.json")
 def last(folder: Path) -> Path | None:
     """The last checkpoint of which every file can be read, None where there is none; a warning names damaged ones."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        damage = [*_missing(checkpoint), *(path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path))]
+        damage = [*_missing(checkpoint), *(path.name for path in sorted(checkpoint.iterdir()) if not is_whole(path))]
         if not damage:
             return checkpoint
         logger.warning("%s is damaged (%s): the one before it is taken, if there is one", checkpoint, ", ".join(damage))
@@ -35,6 +35,22 @@ def state_of(checkpoint: Path) -> TrainerState:
     """Where a training was when it saved this checkpoint, and its log."""
     state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of weights, of PyTorch or of JSON can be read; others are taken to be whole."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):  # which looks at the header, and at the size that it promises
+                return True
+        if path.suffix in (".pt", ".pth"):  # torch writes zip files, with sums of what is in them
+            with zipfile.ZipFile(path) as file:
+                return file.testzip() is None
+        if path.suffix == ".json":
+            return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error):  # too short, or not of its kind
+        return False
+    return True
 
 
 def forget(log: Path, stage: str, step: int) -> None:
@@ -72,18 +88,3 @@ def _is_later(line: dict[str, Any], stage: str, step: int) -> bool:
 def _missing(checkpoint: Path) -> list[str]:
     """Patterns of what a training cannot go on without: the Trainer would begin it anew without a word."""
     return [f"no {pattern}" for pattern in NEEDED if not any(checkpoint.glob(pattern))]
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):  # which looks at the header, and at the size that it promises
-                return True
-        if path.suffix in (".pt", ".pth"):  # torch writes zip files, with sums of what is in them
-            with zipfile.ZipFile(path) as file:
-                return file.testzip() is None
-        if path.suffix == ".json":
-            return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error):  # too short, or not of its kind
-        return False
-    return True
