@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -40,7 +41,8 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
     trimmed = trim_vocabulary(loaded, tokenizer, texts)
     difference = _proven(before, outputs(loaded, _inputs(loaded, trimmed.tokenizer, texts)), trimmed)
     own = read_config(model).dtype
-    nn.Module.to(loaded, dtype=own)  # proven in float32; back in its own dtype no weight is another one
+    if isinstance(own, torch.dtype):  # proven in float32; back in its own dtype no weight is another one
+        nn.Module.to(loaded, dtype=own)
     with replacing(output) as draft:
         loaded.save_pretrained(draft)
         trimmed.tokenizer.save_pretrained(draft)
