@@ -65,9 +65,9 @@ def test_the_ratio_is_paired():
 
 
 def test_timing_statistics():
-    timing = measure.Timing.of([0.1, 0.2, 0.3, 0.4, 0.5], batch_size=6)
-    assert (timing.median, timing.throughput) == pytest.approx((0.3, 20))
-    assert (timing.p10, timing.p90) == pytest.approx((0.14, 0.46))
+    timing = measure.Timing.of([0.1, 0.2, 0.3, 0.4, 0.5], produced=6)
+    assert (timing.p50, timing.throughput) == pytest.approx((0.3, 20))
+    assert (timing.p90, timing.p99) == pytest.approx((0.46, 0.496))
 
 
 def test_flops_of_bert_by_hand():

@@ -166,6 +166,8 @@ def test_unknown_names_of_other_verbs(prune: Callable, tmp_path: Path) -> None:
         (["run", "x.yaml", "--resume", "--overwrite"], "choose one"),
         (["run", "a.yaml", "b.yaml"], "b.yaml"),
         (["bench", "model"], "--baseline"),
+        (["bench", "--baseline", "model"], "MODEL"),
+        (["bench", "model", "--networks", "n.json"], "leave MODEL"),
         (["compact", "model"], "--output"),
         (["verify"], "RUN"),
         (["rnu"], "'run'"),
@@ -211,8 +213,21 @@ def test_a_setting_below_a_value(prune: Callable, tmp_path: Path) -> None:
     _one_line(result, RECIPE, "model.name: model is 'my-bert'")
 
 
-def test_bench_settings_are_those_of_the_recipe(prune: Callable) -> None:
-    _one_line(prune("bench", "m", "--baseline", "d", "--rounds", "1"), RECIPE, "measure.rounds: ", "found 1")
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--rounds", "1"], ["rounds: ", "found 1"]),
+        (["--batch-sizes", "1,many"], ["batch_sizes.1: ", "found 'many'"]),
+        (["--attention", "eagre"], ["attention.0: ", "eager", "found 'eagre'"]),
+        (["--dtypes", "int8"], ["dtypes.0: ", "bfloat16", "found 'int8'"]),
+        (["--lengths", "8", "--lengths-of", "sst2"], ["not both"]),
+        (["--cuda-graphs", "--new-tokens", "4"], ["of one shape"]),
+    ],
+)
+def test_bench_settings_are_checked_before_anything_is_read(
+    flags: list[str], parts: list[str], prune: Callable
+) -> None:
+    _one_line(prune("bench", "m", "--baseline", "d", *flags), RECIPE, "flags: ", *parts)
 
 
 def test_evaluate_does_not_need_a_strategy(

@@ -195,18 +195,46 @@ def test_inspect_what_is_no_model(prune: Callable, tmp_path: Path) -> None:
 
 
 def test_bench_two_models(prune: Callable, folders: dict[str, Path]) -> None:
-    flags = ["--baseline", folders["dense"], "--batch-size", "2", "--length", "8", "--rounds", "3", "--device", "cpu"]
+    flags = ["--baseline", folders["dense"], "--batch-sizes", "2", "--lengths", "8", "--rounds", "3", "--device", "cpu"]
     result = prune("bench", folders["compact"], *flags)
     assert result.code == 0
-    for part in ("ms a batch (median)", "GFLOPs a batch", "MB on disk", "batch_size 2", "torch"):
+    for part in ("ms p50", "ms p99", "GFLOPs", "MB on disk", "speed-up", "medians of 3 rounds", "torch"):
         assert part in result.out
     found = json.loads(prune("bench", folders["compact"], *flags, "--json").out)
-    assert found["settings"]["length"] == 8
-    assert found["flop_ratio"] > 1
+    row = found["rows"][0]
+    assert row["length"] == 8
+    assert row["models"][0]["name"] == str(folders["compact"])
+    assert row["models"][0]["flop_ratio"] > 1
+    assert row["models"][0]["significant"] == (
+        not row["models"][0]["speedup_low"] <= 1 <= row["models"][0]["speedup_high"]
+    )
+
+
+def test_bench_measures_every_combination(prune: Callable, folders: dict[str, Path]) -> None:
+    flags = ["--baseline", folders["dense"], "--rounds", "3", "--device", "cpu", "--threads", "1", "--json"]
+    grid = ["--batch-sizes", "1,2", "--lengths", "4,8", "--attention", "eager,sdpa", "--dtypes", "float32,bfloat16"]
+    found = json.loads(prune("bench", folders["compact"], folders["dense"], *flags, *grid).out)
+    assert found["machine"]["threads"] == 1
+    named = [(r["dtype"], r["attention"], r["batch_size"], r["length"]) for r in found["rows"]]
+    assert len(set(named)) == len(named) == 16
+
+
+def test_bench_of_networks(prune: Callable, tmp_path: Path) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    network = {"row": "small", "base": shape, "heads_per_layer": [1, 0], "ffn_per_layer": [8, 0], "speedup": 3.5}
+    file = tmp_path / "networks.json"
+    file.write_text(json.dumps({"networks": [network]}))
+    flags = ["--batch-sizes", "1", "--lengths", "8", "--rounds", "3", "--device", "cpu"]
+    result = prune("bench", "--networks", file, *flags)
+    assert result.code == 0
+    for part in ("small", "FLOP limit", "published", "3.5"):
+        assert part in result.out
+    found = json.loads(prune("bench", "--networks", file, *flags, "--json").out)
+    assert found["rows"][0]["against"][0]["name"] == "dense"
 
 
 def test_bench_refuses_a_length_the_model_does_not_take(prune: Callable, folders: dict[str, Path]) -> None:
-    result = prune("bench", folders["compact"], "--baseline", folders["dense"], "--length", "4000", "--device", "cpu")
+    result = prune("bench", folders["compact"], "--baseline", folders["dense"], "--lengths", "4000", "--device", "cpu")
     assert result.code == 3
     assert "4000 tokens" in result.err
 

@@ -13,6 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every file that is read or written
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler tells when it starts and stops,
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and of memory that it did not see allocated
     try:
         return _call(rest or ["--help"], debug=len(rest) < len(given))
     except KeyboardInterrupt as interrupt:

@@ -90,8 +90,8 @@ class Results:
             _row("FLOPs", f"{baseline.flops:.3g}", f"{model.flops:.3g} (1/{self.comparison.flop_ratio:.2f})"),
             _row(
                 f"ms a batch of {batch} ({self.comparison.machine.device})",
-                f"{baseline.timing.median * 1e3:.1f}",
-                f"{model.timing.median * 1e3:.1f}",
+                f"{baseline.timing.p50 * 1e3:.1f}",
+                f"{model.timing.p50 * 1e3:.1f}",
             ),
             _row("speed-up", "1", f"{self.comparison.speedup:.2f}x ({low:.2f} to {high:.2f})"),
             _row(f"masked = compact{before_fill}", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),

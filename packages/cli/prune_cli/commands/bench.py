@@ -1,78 +1,148 @@
-"""prune bench: how much faster, smaller and cheaper a model is than its baseline."""
+"""prune bench: how much faster, smaller and cheaper models are than their baseline."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prune_cli import options
+from prune_cli import grids, options
 
 if TYPE_CHECKING:
-    from prune_core.measure import Comparison, Side
-
-DTypeName = Literal["float32", "bfloat16", "float16"]
+    from prune_core.grid import Grid, Setting
+    from prune_core.measure import Bench, Machine, Ratio, Row, Side
+    from prune_core.networks import NetworkBench
 
 
 def bench(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub name. Example: runs/first/model")],
-    baseline: Annotated[str, typer.Option(help="Model to compare with. Example: --baseline ./my-bert")],
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples a batch, 8 by default. Example: --batch-size 1")
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Folders or hub names. Example: runs/first/model"),
     ] = None,
-    length: Annotated[
-        int | None, typer.Option(help="Tokens an example (text models), 128 by default. Example: --length 384")
+    baseline: Annotated[str | None, typer.Option(help="Model to compare with. Example: --baseline ./my-bert")] = None,
+    networks: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of networks by their sizes, built with random weights, instead of models. "
+            "Example: --networks benchmarks/published_networks.json"
+        ),
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help="Interleaved rounds that count, 20 by default. Example: --rounds 50")
-    ] = None,
+    batch_sizes: grids.BatchSizes = None,
+    lengths: grids.Lengths = None,
+    lengths_of: grids.LengthsOf = None,
+    new_tokens: grids.NewTokens = None,
+    attention: grids.Attentions = None,
+    dtypes: grids.DTypes = None,
+    compile_: grids.Compile = False,
+    cuda_graphs: grids.CudaGraphs = False,
+    rounds: grids.Rounds = None,
+    threads: grids.Threads = None,
     device: options.Device = None,
-    dtype: Annotated[DTypeName, typer.Option(help="Precision of both. Example: --dtype bfloat16")] = "float32",
     json: options.Json = False,
 ) -> None:
-    """Time MODEL against a baseline, interleaved and warmed up, on the CPU or on CUDA."""
-    from prune_cli import render
-    from prune_core.recipe import Recipe
+    """Time each MODEL against a baseline, interleaved and warmed up, on the CPU or on CUDA, all in the same way.
 
-    given = {"batch_size": batch_size, "length": length, "rounds": rounds}
-    recipe = Recipe.parse({"measure": {name: value for name, value in given.items() if value is not None}}, "flags")
-
-    from prune_core.measure import compare_folders
-
-    comparison = compare_folders(model, baseline, recipe.measure, device or "auto", dtype)
-    if json:
-        render.print_json(comparison.to_dict())
+    Flags that take a list measure every combination. A difference counts where the interval of the ratio leaves out 1.
+    """
+    if networks is not None and (models or baseline):
+        raise typer.BadParameter("--networks brings its own models: leave MODEL and --baseline out")
+    several = {"batch_sizes": batch_sizes, "lengths": lengths, "attention": attention, "dtypes": dtypes}
+    single = {"lengths_of": lengths_of, "new_tokens": new_tokens, "rounds": rounds, "threads": threads}
+    grid = grids.grid_of(several, {**single, "compile": compile_, "cuda_graphs": cuda_graphs})
+    if networks is not None:
+        _bench_networks(networks, grid, device or "auto", json)
+    elif models and baseline:
+        _bench_models(models, baseline, grid, device or "auto", json)
     else:
-        _table(comparison)
+        raise typer.BadParameter("give a MODEL and its --baseline, or --networks FILE")
 
 
-def _table(found: "Comparison") -> None:
+def _bench_models(models: list[str], baseline: str, grid: "Grid", device: str, json: bool) -> None:
+    from prune_cli import render
+    from prune_core.benching import bench_folders
+
+    render.log_to_stderr()
+    found = bench_folders(models, baseline, grid, device)
+    if json:
+        render.print_json(found.to_dict())
+    else:
+        _tables(found)
+
+
+def _bench_networks(file: Path, grid: "Grid", device: str, json: bool) -> None:
+    from prune_cli import render
+    from prune_core.networks import bench_networks
+
+    render.log_to_stderr()
+    found = bench_networks(file, grid, device)
+    if json:
+        render.print_json(found.to_dict())
+    else:
+        _networks(found)
+
+
+def _tables(found: "Bench") -> None:
     from prune_cli import render
 
-    dense, pruned = _figures(found.baseline), _figures(found.model)
-    ratios = {name: _ratio(dense[name], pruned[name]) for name in dense} | {"ms a batch (median)": found.speedup}
-    known = [name for name in dense if dense[name] is not None or pruned[name] is not None]
-    rows = [(name, dense[name], pruned[name], ratios[name]) for name in known]
-    machine, settings = found.machine, ", ".join(f"{name} {value}" for name, value in found.settings.items())
-    title = f"{found.model.name} is {found.speedup:.2f}x as fast ({found.speedup_low:.2f} to {found.speedup_high:.2f})"
-    render.print_table(title, ["figure", found.baseline.name, found.model.name, "times less"], rows)
+    first, sides = found.rows[0], found.rows[0].sides
+    for side, ratio in zip(sides[1:], first.speedups, strict=True):
+        if len(found.rows) == 1:
+            typer.secho(f"{side.name}: {_said(ratio)}", bold=True)
+    columns = ["figure", *(side.name for side in sides)]
+    render.print_table("Models", columns, [(name, *values) for name, values in _sizes(first)])
+    body = [line for row in found.rows for line in _lines(row)]
+    columns = ["model", "batch", "tokens", "how", *_TIMES, "speed-up", "FLOPs", "GFLOPs", "MB of activations"]
+    render.print_table("Times", columns, body)
+    _where(found.machine, found.grid.rounds)
+
+
+_TIMES = ("ms p50", "ms p90", "ms p99", "a second")
+
+
+def _sizes(row: "Row") -> Iterator[tuple[str, list[float | None]]]:
+    yield "million parameters", [side.parameters / 1e6 for side in row.sides]
+    yield "MB of weights", [side.weight_bytes / 1e6 for side in row.sides]
+    yield "MB on disk", [side.file_bytes and side.file_bytes / 1e6 for side in row.sides]
+
+
+def _lines(row: "Row") -> Iterator[tuple[object, ...]]:
+    ratios = [("", ""), *((_said(r), f"1/{f:.2f}") for r, f in zip(row.speedups, row.flop_ratios, strict=True))]
+    for side, (speedup, flops) in zip(row.sides, ratios, strict=True):
+        figures = (speedup, flops, side.flops / 1e9, side.activation_bytes and side.activation_bytes / 1e6)
+        yield (side.name, *_setting(row.setting), *_times(side), *figures)
+
+
+def _setting(setting: "Setting") -> tuple[object, ...]:
+    ways: list[str] = [setting.phase, setting.dtype, setting.attention or ""]
+    ways += ["compiled"] * setting.compile + ["CUDA graph"] * setting.cuda_graphs
+    return setting.batch_size, setting.length or "of the data", ", ".join(filter(None, ways))
+
+
+def _times(side: "Side") -> tuple[float, ...]:
+    timing = side.timing
+    return timing.p50 * 1e3, timing.p90 * 1e3, timing.p99 * 1e3, timing.throughput
+
+
+def _said(ratio: "Ratio") -> str:
+    interval = f"({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.value:.2f}x {interval}" if ratio.significant else f"no significant difference {interval}"
+
+
+def _networks(found: "NetworkBench") -> None:
+    from prune_cli import render
+
+    rows = [
+        (row.name, *_setting(row.setting)[:2], row.timing.p50 * 1e3, rival.name, _said(rival.speedup))
+        + (f"{rival.flop_limit:.2f}x", f"{rival.speedup.value / rival.flop_limit:.0%}", row.published)
+        for row in found.rows
+        for rival in row.rivals
+    ]
+    columns = ["network", "batch", "tokens", "ms p50", "against", "speed-up", "FLOP limit", "reached", "published"]
+    render.print_table("Networks with random weights (published speed-ups are against bert-base)", columns, rows)
+    _where(found.machine, found.grid.rounds)
+
+
+def _where(machine: "Machine", rounds: int) -> None:
     place = machine.cpu if machine.device == "cpu" else machine.device
-    typer.echo(f"{settings}; {place}, {machine.threads} threads, torch {machine.torch}")
-
-
-def _figures(side: "Side") -> dict[str, float | None]:
-    def millions(count: int | None) -> float | None:
-        return None if count is None else count / 1e6
-
-    return {
-        "ms a batch (median)": side.timing.median * 1e3,
-        "ms a batch (10th percentile)": side.timing.p10 * 1e3,
-        "ms a batch (90th percentile)": side.timing.p90 * 1e3,
-        "GFLOPs a batch": side.flops / 1e9,
-        "million parameters": millions(side.parameters),
-        "MB of weights": millions(side.weight_bytes),
-        "MB of activations (peak)": millions(side.activation_bytes),
-        "MB on disk": millions(side.file_bytes),
-    }
-
-
-def _ratio(dense: float | None, pruned: float | None) -> float | None:
-    return dense / pruned if dense and pruned else None
+    cores = f"{machine.threads} threads, {machine.usable_cores} of {machine.cores} cores"
+    typer.echo(f"medians of {rounds} rounds; {place}, {cores}, torch {machine.torch}")

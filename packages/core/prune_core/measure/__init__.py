@@ -1,19 +1,28 @@
 """Honest measurement: random inputs, interleaved timing, FLOPs, bytes, the machine, a model against its baseline."""
 
-from prune_core.measure.comparison import Comparison, DType, Side, compare, compare_folders
+from prune_core.grid import DType, Grid, Setting
+from prune_core.measure.comparison import Comparison, compare, compare_folders
 from prune_core.measure.flops import count_flops
+from prune_core.measure.grids import Bench, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
 from prune_core.measure.memory import activation_bytes, folder_size, weight_bytes
-from prune_core.measure.timing import Timing, paired_ratio, time_calls
+from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
 
 __all__ = [
+    "Bench",
     "Comparison",
     "DType",
+    "Grid",
     "Machine",
+    "Prepared",
+    "Ratio",
+    "Row",
+    "Setting",
     "Side",
     "Timing",
     "activation_bytes",
+    "bench",
     "compare",
     "compare_folders",
     "count_flops",

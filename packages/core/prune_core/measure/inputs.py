@@ -1,6 +1,7 @@
 """Random batches for models of every kind: texts, images, sounds."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,23 @@ def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[s
         )
     generator = torch.Generator().manual_seed(0)
     return makers[kind](model, batch_size, length, generator)
+
+
+def ragged_inputs(model: PreTrainedModel, lengths: Sequence[int], left: bool) -> dict[str, Tensor]:
+    """A random batch of texts of these lengths, padded to the longest, on the `left` as for decoding or on the right.
+
+    RecipeError for a model that takes no texts.
+    """
+    if model.main_input_name != "input_ids":
+        raise RecipeError(
+            f"lengths_of: {type(model).__name__} takes {model.main_input_name}, which has no such lengths"
+        )
+    longest = max(lengths)
+    batch = dummy_inputs(model, len(lengths), longest)
+    places = torch.arange(longest)
+    ends = torch.tensor(lengths).view(-1, *(1,) * (batch["attention_mask"].dim() - 1))
+    batch["attention_mask"] *= (places >= longest - ends) if left else (places < ends)
+    return batch
 
 
 def placed(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:

@@ -1,70 +1,139 @@
 """Seconds of calls, interleaved round by round, and what they say together."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-_WARM_UP_ROUNDS = 3
+logger = logging.getLogger(__name__)
+
+_WINDOW = 3
+_LONGEST_WARM_UP = 30
+_STILL_FASTER = 0.95
 _BOOTSTRAP_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a batch over the rounds (median, 10th and 90th percentile), and examples a second at the median."""
+    """Seconds a batch over the rounds (median, 90th and 99th percentile), and what is done a second at the median:
+    examples, or tokens where tokens are decoded.
+    """
 
-    median: float
-    p10: float
+    p50: float
     p90: float
+    p99: float
     throughput: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float], batch_size: int) -> "Timing":
-        """The summary of one number of seconds a round."""
-        median = statistics.median(seconds)
-        p10, p90 = np.percentile(seconds, [10, 90])
-        return cls(median, float(p10), float(p90), batch_size / median)
+    def of(cls, seconds: Sequence[float], produced: int) -> "Timing":
+        """The summary of one number of seconds a round, in each of which so many examples or tokens were done."""
+        p50, p90, p99 = np.percentile(seconds, [50, 90, 99])
+        return cls(float(p50), float(p90), float(p99), produced / float(p50))
 
 
-def time_calls(
-    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | None = None
-) -> dict[str, list[float]]:
-    """Seconds of each call in each of `rounds` interleaved rounds, after a warm-up; the order alternates by round.
+class Ratio(NamedTuple):
+    """Median of paired ratios, and its 95 % bootstrap interval."""
 
-    Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
+    value: float
+    low: float
+    high: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is a difference: the interval does not contain 1."""
+        return not self.low <= 1 <= self.high
+
+    def inverse(self) -> "Ratio":
+        """The same the other way round."""
+        return Ratio(1 / self.value, 1 / self.high, 1 / self.low)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As fields of JSON, of a speed-up."""
+        fields = {"speedup": self.value, "speedup_low": self.low, "speedup_high": self.high}
+        return {**fields, "significant": self.significant}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call of which only `run` is timed, on what `prepare` returns."""
+
+    prepare: Callable[[], Any]
+    run: Callable[[Any], object]
+
+    def ready(self) -> Callable[[], object]:
+        """What is timed, with its state prepared."""
+        state = self.prepare()
+        return lambda: self.run(state)
+
+
+Call = Callable[[], object] | Prepared
+
+
+def time_calls(calls: Mapping[str, Call], rounds: int, device: torch.device | None = None) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds` interleaved rounds; the order alternates by round.
+
+    Before them come warm-up rounds, six or more, until none of the calls gets faster from three rounds to the next
+    three. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
     """
     timer = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
+    before: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(_LONGEST_WARM_UP):
+        _round(calls, timer, index, before)
+        if all(_stable(seconds) for seconds in before.values()):
+            break
+    else:
+        logger.warning("after %d rounds of warm-up the calls still get faster", _LONGEST_WARM_UP)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(-_WARM_UP_ROUNDS, rounds):
-        for name in list(calls) if index % 2 else reversed(list(calls)):
-            elapsed = timer(calls[name])
-            if index >= 0:
-                seconds[name].append(elapsed)
+    for index in range(rounds):
+        _round(calls, timer, index, seconds)
     return seconds
 
 
-def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> tuple[float, float, float]:
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """Median of the ratios round by round, and its 95 % bootstrap interval (low, high)."""
     ratios = np.asarray(numerator) / np.asarray(denominator)
     draws = np.random.default_rng(0).choice(ratios, (_BOOTSTRAP_SAMPLES, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
+    return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def _wall_seconds(call: Callable[[], object]) -> float:
+def _round(
+    calls: Mapping[str, Call], timer: Callable[[Call], float], index: int, seconds: Mapping[str, list[float]]
+) -> None:
+    for name in list(calls) if index % 2 else reversed(list(calls)):
+        seconds[name].append(timer(calls[name]))
+
+
+def _stable(seconds: Sequence[float]) -> bool:
+    """Whether the last rounds are not faster than those before: what is noise goes both ways, a warm-up only one."""
+    if len(seconds) < 2 * _WINDOW:
+        return False
+    before, now = seconds[-2 * _WINDOW : -_WINDOW], seconds[-_WINDOW:]
+    return statistics.median(now) >= _STILL_FASTER * statistics.median(before)
+
+
+def _ready(call: Call) -> Callable[[], object]:
+    return call.ready() if isinstance(call, Prepared) else call
+
+
+def _wall_seconds(call: Call) -> float:
+    ready = _ready(call)
     start = time.perf_counter()
-    call()
+    ready()
     return time.perf_counter() - start
 
 
-def _cuda_seconds(call: Callable[[], object]) -> float:
+def _cuda_seconds(call: Call) -> float:
+    ready = _ready(call)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
-    call()
+    ready()
     end.record()
     torch.cuda.synchronize()
     return float(start.elapsed_time(end)) / 1000

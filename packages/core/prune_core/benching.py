@@ -1,0 +1,63 @@
+"""`prune bench` of model folders: what they are loaded as, the lengths of a data set, the sizes of their files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from prune_core.configuring import validated
+from prune_core.errors import DataError
+from prune_core.grid import Grid
+from prune_core.measure import Bench, Row, bench, folder_size
+from prune_core.preparation import make_job
+from prune_core.pretrained import load_saved, usable_length
+from prune_core.tasks.tokens import load_tokenizer
+from prune_core.trimming import corpus_texts
+
+
+def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str = "auto") -> Bench:
+    """Folders or hub names, loaded as the classes that saved them, measured against `baseline` at all of `grid`.
+
+    `device` is auto, cpu or cuda. ModelError when one cannot be loaded, RecipeError when the settings do not fit,
+    DataError when there is no such data set.
+    """
+    loaded = {path: load_saved(path) for path in dict.fromkeys((baseline, *models))}
+    lengths = [] if grid.lengths_of is None else text_lengths(grid.lengths_of, baseline, list(loaded.values()))
+    found = bench(loaded, grid, device, lengths)
+    sizes = {path: folder_size(Path(path)) for path in loaded if Path(path).is_dir()}
+    return replace(found, rows=tuple(_with_sizes(row, sizes) for row in found.rows))
+
+
+def text_lengths(source: str, model: str, models: Sequence[PreTrainedModel]) -> list[int]:
+    """Tokens of each text of a data set in random order, cut to what all `models` take.
+
+    `source` is a file (txt, a text a line, or a table whose columns of strings are the texts), or a task, by name,
+    whose validation features are taken; the tokenizer is that of `model`. DataError where they have no token ids.
+    """
+    found = _in_file(Path(source), model) if Path(source).is_file() else _in_task(source, model)
+    limits = [limit for limit in (usable_length(one.config.get_text_config()) for one in models) if limit is not None]
+    lengths = [min([length, *limits]) for length in found if length > 0]
+    random.Random(0).shuffle(lengths)
+    return lengths
+
+
+def _in_file(path: Path, model: str) -> list[int]:
+    tokens = load_tokenizer(model)(corpus_texts(path), truncation=False, padding=False)["input_ids"]
+    return [len(ids) for ids in tokens]
+
+
+def _in_task(name: str, model: str) -> list[int]:
+    features = make_job(validated({"model": model, "task": name}, "lengths_of")).task.validation()
+    if "input_ids" not in features.column_names:
+        raise DataError(
+            f"lengths_of: the features of {name} have no input_ids, only {', '.join(features.column_names)}"
+        )
+    return [len(ids) for ids in features["input_ids"]]
+
+
+def _with_sizes(row: Row, sizes: dict[str, int]) -> Row:
+    return replace(row, sides=tuple(replace(side, file_bytes=sizes.get(side.name)) for side in row.sides))

@@ -1,0 +1,160 @@
+"""What is timed of a model: a forward pass, the prefill or the decoding of a text; plain, compiled, as a graph."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prune_core.errors import RecipeError
+from prune_core.grid import Attention, DType, Setting
+from prune_core.measure.timing import Prepared
+
+Batch = Mapping[str, Tensor]
+
+_WARM_UPS_OF_A_GRAPH = 3
+_RECOMPILES = 64
+
+
+def make_call(model: PreTrainedModel, batches: Sequence[Batch], setting: Setting) -> Prepared:
+    """One call of what `setting` names; each takes the next of the batches, which are where the model is.
+
+    RecipeError for a graph that cannot be captured.
+    """
+    turn, runs = cycle(batches), _runs(model, batches, setting)
+    if setting.phase == "forward":
+        return Prepared(lambda: next(turn), lambda batch: runs(**batch))
+    steps = _Generation(model, runs, setting.new_tokens)
+    if setting.phase == "prefill":
+        return Prepared(lambda: next(turn), steps.prefill)
+    return Prepared(lambda: steps.prefill(next(turn)), steps.decode)
+
+
+def check_generates(model: PreTrainedModel) -> None:
+    """RecipeError for a model that generates no text."""
+    if not model.can_generate():
+        raise RecipeError(f"new_tokens: {type(model).__name__} generates no text; leave --new-tokens out")
+
+
+def inferring(call: Prepared) -> Prepared:
+    """The same in inference mode."""
+    mode = torch.inference_mode
+    return Prepared(mode()(call.prepare), mode()(call.run))
+
+
+@contextmanager
+def arithmetic(dtype: DType) -> Iterator[None]:
+    """Matrix products of float32 in TF32 for tf32, and in float32, not in less, for everything else."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def attending(models: Sequence[PreTrainedModel], attention: Attention | None) -> Iterator[None]:
+    """All models with this implementation of attention for a while; None leaves each its own. RecipeError for a model
+    that does not have it.
+    """
+    before = [model.config._attn_implementation for model in models]
+    try:
+        for model in models:
+            if attention is not None:
+                _attend(model, attention)
+        yield
+    finally:
+        for model, own in zip(models, before, strict=True):
+            if attention is not None:
+                model.set_attn_implementation(own)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """torch.compile from a clean start, that never falls back to eager. RecipeError where it cannot compile."""
+    torch.compiler.reset()
+    limits: dict[str, Any] = {"recompile_limit": _RECOMPILES, "fail_on_recompile_limit_hit": True}
+    try:
+        with torch._dynamo.config.patch(**limits):
+            yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise RecipeError(f"compile: torch.compile failed: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        torch.compiler.reset()
+
+
+def _attend(model: PreTrainedModel, attention: Attention) -> None:
+    try:
+        model.set_attn_implementation(attention)
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"attention: {type(model).__name__} has no {attention}: {error}") from error
+    if (found := model.config._attn_implementation) != attention:
+        raise RecipeError(
+            f"attention: {type(model).__name__} has no {attention}, only {found}; leave --attention out or give {found}"
+        )
+
+
+def _runs(model: PreTrainedModel, batches: Sequence[Batch], setting: Setting) -> Callable[..., Any]:
+    if setting.compile:
+        return torch.compile(model)
+    return _graph(model, batches[0]) if setting.cuda_graphs else model
+
+
+def _graph(model: PreTrainedModel, batch: Batch) -> Callable[..., Any]:
+    """The forward pass of one batch as a CUDA graph; what it is called with is what it was captured with."""
+    try:
+        with torch.inference_mode():
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UPS_OF_A_GRAPH):
+                    model(**batch)
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                model(**batch)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise RecipeError(f"cuda_graphs: {type(model).__name__} cannot be captured: {first}") from error
+    return lambda **_: graph.replay()
+
+
+class _Generation:
+    """Greedy decoding by hand, so that prefill and decoding are timed apart. `runs` is what computes the model."""
+
+    def __init__(self, model: PreTrainedModel, runs: Callable[..., Any], new_tokens: int) -> None:
+        self.model, self.runs, self.new_tokens = model, runs, new_tokens
+
+    def prefill(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:
+        """The first token [batch, 1], and what the next ones need: cache, mask, outputs of the encoder."""
+        inputs: dict[str, Any] = dict(batch)
+        if self.model.config.is_encoder_decoder:
+            start = self.model.config.decoder_start_token_id or 0
+            inputs["decoder_input_ids"] = torch.full_like(inputs["decoder_input_ids"][:, :1], start)
+        elif "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            inputs["logits_to_keep"] = 1
+        outputs = self.runs(**inputs, use_cache=True)
+        state = {"past_key_values": outputs.past_key_values}
+        if self.model.config.is_encoder_decoder:
+            state["encoder_outputs"] = (outputs.encoder_last_hidden_state,)
+        if "attention_mask" in inputs:
+            state["attention_mask"] = inputs["attention_mask"]
+        return state, outputs.logits[:, -1:].argmax(-1)
+
+    def decode(self, start: tuple[dict[str, Any], Tensor]) -> Tensor:
+        """The last of the tokens [batch, 1] that follow the first."""
+        state, token = start
+        name = "decoder_input_ids" if self.model.config.is_encoder_decoder else "input_ids"
+        for _ in range(self.new_tokens):
+            if name == "input_ids":
+                mask = state["attention_mask"]
+                state["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            token = self.runs(**{name: token}, **state, use_cache=True).logits[:, -1:].argmax(-1)
+        return token

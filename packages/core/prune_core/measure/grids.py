@@ -1,0 +1,189 @@
+"""Several models against a baseline over a grid of settings: time, throughput, FLOPs, memory.
+
+All of them run with the same settings, interleaved round by round after a warm-up, in eval and inference mode. A
+speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap interval.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prune_core.errors import RecipeError
+from prune_core.grid import DType, Grid, Setting
+from prune_core.measure.calls import arithmetic, attending, check_generates, compiling, inferring, make_call
+from prune_core.measure.flops import flops_of
+from prune_core.measure.host import Machine, computing_with, machine, pick_device
+from prune_core.measure.inputs import dummy_inputs, placed, ragged_inputs
+from prune_core.measure.memory import activation_bytes, weight_bytes
+from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
+
+_RAGGED_BATCHES = 10
+"""Batches of a data set's lengths: the rounds take them in turn."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the models. `weight_bytes`: parameters and buffers in memory; `activation_bytes`: peak on top of them in
+    one call, None for a CUDA graph, which holds its own; `file_bytes`: weight files on disk, where the folder is known;
+    `flops`: of one batch, the mean over batches of several lengths.
+    """
+
+    name: str
+    timing: Timing
+    parameters: int
+    flops: int
+    weight_bytes: int
+    activation_bytes: int | None = None
+    file_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: the sides, the baseline first, and how many times faster each of the others is."""
+
+    setting: Setting
+    sides: tuple[Side, ...]
+    speedups: tuple[Ratio, ...]
+
+    @property
+    def flop_ratios(self) -> tuple[float, ...]:
+        """How many times fewer FLOPs than the baseline each of the others needs."""
+        return tuple(self.sides[0].flops / side.flops for side in self.sides[1:])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, seconds and bytes throughout."""
+        others = zip(self.sides[1:], self.speedups, self.flop_ratios, strict=True)
+        models = [{**asdict(side), **ratio.to_dict(), "flop_ratio": flops} for side, ratio, flops in others]
+        return {**asdict(self.setting), "baseline": asdict(self.sides[0]), "models": models}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All rows, and where they were measured."""
+
+    rows: tuple[Row, ...]
+    grid: Grid
+    machine: Machine
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        rows = [row.to_dict() for row in self.rows]
+        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), "rows": rows}
+
+
+def bench(
+    models: Mapping[str, PreTrainedModel], grid: Grid, device: str = "auto", lengths: Sequence[int] = ()
+) -> Bench:
+    """Measure every setting of `grid` on all `models`, by name, the first of which is the baseline.
+
+    `lengths` are those of the texts of a data set, where the grid names one. Models are left as they are: one that is
+    elsewhere or of another dtype is copied. RecipeError when a setting does not fit the models or the device.
+    """
+    target = pick_device(device)
+    _check(models, grid, target, len(lengths))
+    rows = []
+    with computing_with(grid.threads), _evaluating(*models.values()):
+        machine_then = machine(target)
+        for dtype in grid.dtypes:
+            session = _Session(
+                {name: _settled(model, target, dtype) for name, model in models.items()}, target, lengths
+            )
+            rows += [session.row(setting, grid.rounds) for setting in grid.settings() if setting.dtype == dtype]
+    return Bench(tuple(rows), grid, machine_then)
+
+
+class _Session:
+    """Measures models that are where and of the dtype they should be. FLOPs are counted once for each work."""
+
+    def __init__(self, models: Mapping[str, PreTrainedModel], device: torch.device, lengths: Sequence[int]) -> None:
+        self.models, self.device, self.lengths = models, device, lengths
+        self.counted: dict[tuple[Any, ...], int] = {}
+
+    def row(self, setting: Setting, rounds: int) -> Row:
+        models = self.models
+        batches = {name: self._batches(model, setting) for name, model in models.items()}
+        with ExitStack() as stack:
+            stack.enter_context(arithmetic(setting.dtype))
+            stack.enter_context(attending(list(models.values()), setting.attention))
+            if setting.compile:
+                stack.enter_context(compiling())
+            calls = {name: inferring(make_call(model, batches[name], setting)) for name, model in models.items()}
+            seconds = time_calls(calls, rounds, self.device)
+            sides = tuple(
+                Side(
+                    name=name,
+                    timing=Timing.of(seconds[name], setting.produced),
+                    parameters=sum(p.numel() for p in model.parameters()),
+                    flops=self._flops(name, batches[name], setting),
+                    weight_bytes=weight_bytes(model),
+                    activation_bytes=self._activations(calls[name], len(batches[name]), setting),
+                )
+                for name, model in models.items()
+            )
+        baseline, *others = seconds.values()
+        return Row(setting, sides, tuple(paired_ratio(baseline, other) for other in others))
+
+    def _activations(self, call: Prepared, batches: int, setting: Setting) -> int | None:
+        if setting.cuda_graphs:
+            return None
+        return max(activation_bytes(call.ready(), self.device) for _ in range(batches))
+
+    def _batches(self, model: PreTrainedModel, setting: Setting) -> list[dict[str, Tensor]]:
+        if setting.length is not None:
+            return [placed(dummy_inputs(model, setting.batch_size, setting.length), model)]
+        size = setting.batch_size
+        groups = [self.lengths[start : start + size] for start in range(0, len(self.lengths) - size + 1, size)]
+        left = setting.phase != "forward" and not model.config.is_encoder_decoder
+        return [placed(ragged_inputs(model, group, left), model) for group in groups[:_RAGGED_BATCHES]]
+
+    def _flops(self, name: str, batches: Sequence[dict[str, Tensor]], setting: Setting) -> int:
+        work = (name, setting.batch_size, setting.length, setting.phase)
+        if work not in self.counted:
+            plain = Setting(**asdict(setting) | {"compile": False, "cuda_graphs": False})
+            call = make_call(self.models[name], batches, plain)
+            with torch.no_grad():
+                self.counted[work] = sum(flops_of(call.ready()) for _ in batches) // len(batches)
+        return self.counted[work]
+
+
+def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.device, texts: int) -> None:
+    if grid.lengths_of is not None and texts < max(grid.batch_sizes):
+        raise RecipeError(
+            f"lengths_of: {grid.lengths_of} has {texts} texts, fewer than a batch of {max(grid.batch_sizes)}"
+        )
+    if device.type != "cuda":
+        wanted = [name for name, asked in (("cuda_graphs", grid.cuda_graphs), ("tf32", "tf32" in grid.dtypes)) if asked]
+        if wanted:
+            raise RecipeError(
+                f"{wanted[0]}: it is there on CUDA devices only, and this is measured on the {device.type}"
+            )
+    if grid.new_tokens is not None:
+        for model in models.values():
+            check_generates(model)
+
+
+def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:
+    wanted = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    if model.device.type == device.type and model.dtype == wanted:
+        return model
+    moved = copy.deepcopy(model)
+    nn.Module.to(moved, device=device, dtype=wanted)
+    return moved
+
+
+@contextmanager
+def _evaluating(*models: PreTrainedModel) -> Iterator[None]:
+    were_training = [model.training for model in models]
+    for model in models:
+        model.train(False)
+    try:
+        yield
+    finally:
+        for model, training in zip(models, were_training, strict=True):
+            model.train(training)

@@ -1,0 +1,169 @@
+"""A grid of settings: which combinations, on which batches, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prune_core import measure
+from prune_core.benching import bench_folders, text_lengths
+from prune_core.errors import DataError, RecipeError
+from prune_core.measure import Grid, Prepared, Ratio
+from prune_core.measure.calls import make_call
+from prune_core.measure.inputs import ragged_inputs
+from prune_core.pretrained import usable_length
+from prune_core.testing.tiny import tiny_model
+from tests.meta.inputs import _tokenizer
+
+QUICK = {"batch_sizes": (2,), "lengths": (6,), "rounds": 3}
+
+
+def pair(family: str = "bert", **changes):
+    return {"dense": tiny_model(family, layers=3, **changes), "small": tiny_model(family, **changes)}
+
+
+def test_every_combination_once_the_first_model_being_the_baseline():
+    grid = Grid(
+        batch_sizes=(1, 2), lengths=(4, 8), attention=("eager", "sdpa"), dtypes=("float32", "bfloat16"), rounds=3
+    )
+    models = pair() | {"smaller": tiny_model(layers=1)}
+    found = measure.bench(models, grid, "cpu")
+    assert [row.setting for row in found.rows] == list(grid.settings())
+    assert len(set(grid.settings())) == len(found.rows) == 16
+    for row in found.rows:
+        assert [side.name for side in row.sides] == ["dense", "small", "smaller"]
+        assert 1 < row.flop_ratios[0] < row.flop_ratios[1]
+        assert row.sides[0].activation_bytes > 0
+    half = {row.setting.dtype: row.sides[0].weight_bytes for row in found.rows}
+    assert half["bfloat16"] < 0.6 * half["float32"]
+    assert models["dense"].dtype == torch.float32
+    assert models["dense"].config._attn_implementation == "sdpa"
+    assert json.loads(json.dumps(found.to_dict()))["grid"]["rounds"] == 3
+
+
+def test_what_is_no_difference_is_called_none():
+    assert Ratio(1.02, 1.01, 1.03).significant
+    assert Ratio(0.9, 0.8, 0.95).significant
+    assert not Ratio(1.02, 0.99, 1.03).significant
+    assert Ratio(2.0, 1.6, 2.5).inverse() == pytest.approx((0.5, 0.4, 0.625))
+
+
+def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPatch):
+    """A clock on which a call gets faster by a tenth at each of its first 12 calls."""
+    counts, clock = {"a": 0, "b": 0}, [0.0]
+
+    def call(name: str) -> None:
+        counts[name] += 1
+        clock[0] += 0.9 ** min(counts[name], 12)
+
+    monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
+    seconds = measure.time_calls({name: lambda name=name: call(name) for name in counts}, rounds=5)
+    assert seconds["a"] == pytest.approx([0.9**12] * 5)
+    assert 12 < counts["a"] - 5 < 20
+
+
+def test_what_prepares_a_call_is_not_timed(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+
+    def passes(seconds: float) -> float:
+        clock[0] += seconds
+        return seconds
+
+    monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
+    call = Prepared(lambda: passes(100.0), lambda state: passes(state / 50))
+    assert measure.time_calls({"a": call}, rounds=3)["a"] == pytest.approx([2.0] * 3)
+
+
+def greedy(model, batch: dict[str, torch.Tensor], count: int) -> torch.Tensor:
+    """The tokens that follow, [batch, count], each by a forward of all that is there."""
+    if not model.config.is_encoder_decoder:
+        for _ in range(count):
+            ids = batch["input_ids"]
+            following = model(ids, use_cache=False).logits[:, -1:].argmax(-1)
+            batch = {"input_ids": torch.cat([ids, following], dim=1)}
+        return batch["input_ids"][:, -count:]
+    tokens = torch.full((2, 1), model.config.decoder_start_token_id)
+    for _ in range(count):
+        outputs = model(**batch | {"decoder_input_ids": tokens}, use_cache=False)
+        tokens = torch.cat([tokens, outputs.logits[:, -1:].argmax(-1)], dim=1)
+    return tokens[:, 1:]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bart", "t5", "whisper"])
+def test_prefill_and_decoding(family: str):
+    """Decoding with a cache gives the tokens that greedy decoding without one does; and it is what is timed."""
+    model = tiny_model(family)
+    batch, grid = measure.dummy_inputs(model, 2, 6), Grid(**QUICK, new_tokens=5)
+    prefill, decode = (make_call(model, [batch], setting) for setting in grid.settings())
+    with torch.inference_mode():
+        _, first = prefill.run(prefill.prepare())
+        last = decode.run(decode.prepare())
+        tokens = greedy(model, batch, 6)
+    assert torch.equal(first, tokens[:, :1])
+    assert torch.equal(last, tokens[:, -1:])
+    found = measure.bench({"dense": model, "same": model}, grid, "cpu")
+    assert [row.setting.phase for row in found.rows] == ["prefill", "decode"]
+    timing = found.rows[1].sides[0].timing
+    assert timing.throughput == pytest.approx(2 * 5 / timing.p50)
+
+
+def test_texts_of_the_lengths_of_a_data_set():
+    model = tiny_model("bert")
+    right, left = (ragged_inputs(model, [2, 5, 1], left=left)["attention_mask"].tolist() for left in (False, True))
+    assert right == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]
+    assert left == [row[::-1] for row in right]
+    grid = Grid(batch_sizes=(2,), lengths_of="data", rounds=3)
+    found = measure.bench(pair(), grid, "cpu", lengths=[3, 4, 8, 8])
+    fixed = measure.bench(pair(), Grid(batch_sizes=(2,), lengths=(4, 8), rounds=3), "cpu")
+    assert found.rows[0].sides[0].flops == sum(row.sides[0].flops for row in fixed.rows) / 2
+    with pytest.raises(RecipeError, match="data has 1 texts, fewer than a batch of 2"):
+        measure.bench(pair(), grid, "cpu", lengths=[3])
+    with pytest.raises(RecipeError, match="takes pixel_values, which has no such lengths"):
+        measure.bench(pair("vit"), grid, "cpu", lengths=[3, 4])
+
+
+def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: Path):
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path / "model")
+    _tokenizer().save_pretrained(tmp_path / "model")
+    longest = usable_length(model.config)
+    (tmp_path / "texts.txt").write_text("good film\n\nbad\n" + "very " * 500 + "\n")
+    assert sorted(text_lengths(str(tmp_path / "texts.txt"), str(tmp_path / "model"), [model])) == [3, 4, longest]
+    grid = Grid(batch_sizes=(3,), lengths_of=str(tmp_path / "texts.txt"), rounds=3)
+    found = bench_folders([str(tmp_path / "model")], str(tmp_path / "model"), grid, "cpu")
+    assert found.rows[0].sides[0].file_bytes == (tmp_path / "model/model.safetensors").stat().st_size
+    with pytest.raises(DataError):
+        text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [model])
+
+
+def test_what_cannot_be_measured_so():
+    with pytest.raises(RecipeError, match="new_tokens: BertForSequenceClassification generates no text"):
+        measure.bench(pair(), Grid(**QUICK, new_tokens=3), "cpu")
+    with pytest.raises(RecipeError, match="attention: MPNetForSequenceClassification has no sdpa, only eager"):
+        measure.bench(pair("mpnet"), Grid(**QUICK, attention=("sdpa",)), "cpu")
+    for name, flags in (("cuda_graphs", {"cuda_graphs": True}), ("tf32", {"dtypes": ("tf32",)})):
+        with pytest.raises(RecipeError, match=f"{name}: it is there on CUDA devices only"):
+            measure.bench(pair(), Grid(**QUICK, **flags), "cpu")
+
+
+@pytest.mark.slow
+def test_compiled_models_are_measured_beside_eager_ones():
+    found = measure.bench(pair(), Grid(**QUICK, compile=True), "cpu")
+    assert [row.setting.compile for row in found.rows] == [False, True]
+    assert found.rows[0].sides[0].flops == found.rows[1].sides[0].flops
+
+
+@pytest.mark.gpu
+def test_grid_on_cuda():
+    grid = Grid(**QUICK, dtypes=("float32", "tf32", "float16"), cuda_graphs=True)
+    found = measure.bench(pair(), grid, "cuda")
+    assert [row.setting.cuda_graphs for row in found.rows] == [False, True] * 3
+    assert found.rows[1].sides[0].activation_bytes is None
+    assert found.rows[0].sides[0].activation_bytes > 0
+    assert found.machine.device_bytes > 0
+
+
+@pytest.mark.gpu
+def test_decoding_on_cuda():
+    assert len(measure.bench(pair("llama"), Grid(**QUICK, new_tokens=3), "cuda").rows) == 2
