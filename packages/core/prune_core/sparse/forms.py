@@ -1,0 +1,171 @@
+"""Forms in which a linear can compute without its zeros: other classes of the same layer, its parameters as they were.
+
+A layer in such a form still has its `weight` and `bias`: it saves and loads like any other. What it computes with is
+derived from the weight once; where a gradient is wanted, or the weight is another one by now, it computes densely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_BLOCKS = (128, 64, 32, 16)
+"""Block sizes that torch's Triton kernels take."""
+_TILE = 64
+"""Rows and columns of what torch packs two of four come in multiples of this for every dtype and backend."""
+
+
+class Form(nn.Linear):
+    """A linear that computes without its zeros in inference; made of a plain one by `make`."""
+
+    kind: ClassVar[str]
+    device: ClassVar[str]
+    _of: tuple[object, ...]
+
+    @classmethod
+    def make(cls, layer: nn.Linear, option: int) -> None:
+        """Change a plain linear into this, in place; `option` is one of `options(layer)`."""
+        layer.__class__ = cls
+        made = cast(Form, layer)
+        made._derive(option)
+        made._of = _state(layer.weight)
+
+    @classmethod
+    def options(cls, layer: nn.Linear) -> Iterator[int]:
+        """What may be tried with a layer; nothing where the form cannot hold it, or would save next to nothing."""
+        raise NotImplementedError
+
+    def _derive(self, option: int) -> None:
+        raise NotImplementedError
+
+    def _sparse(self, flat: Tensor) -> Tensor:
+        """x W^T + b of inputs [n, in]."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or self._of != _state(self.weight):
+            return F.linear(input, self.weight, self.bias)
+        return self._sparse(input.flatten(0, -2)).view(*input.shape[:-1], self.out_features)
+
+
+class RowsOfBlocks(Form):
+    """On the CPU: for every so many rows the inputs that any of them reads are gathered, for one small dense product.
+
+    Inputs and outputs are turned, so that what is gathered lies side by side and each product writes where it belongs.
+    """
+
+    kind, device = "rows of blocks", "cpu"
+    _WORTH = 0.7
+    _parts: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def options(cls, layer: nn.Linear) -> Iterator[int]:
+        for rows in (32, 64, 128):
+            if layer.out_features % rows == 0 and _read(layer.weight, rows) < cls._WORTH:
+                yield rows
+
+    def _derive(self, option: int) -> None:
+        self._parts = []
+        for block in self.weight.detach().split(option):
+            columns = block.any(dim=0).nonzero().flatten()
+            self._parts.append((columns, block[:, columns].contiguous()))
+
+    def _sparse(self, flat: Tensor) -> Tensor:
+        turned = flat.T.contiguous()
+        found = turned.new_empty(self.out_features, len(flat))
+        start = 0
+        for columns, block in self._parts:
+            place = found[start : start + len(block)]
+            if len(columns):
+                torch.mm(block, turned.index_select(0, columns), out=place)
+            else:
+                place.zero_()
+            start += len(block)
+        return found.T.contiguous() if self.bias is None else torch.add(found.T, self.bias)
+
+
+class BlockSparse(Form):
+    """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels."""
+
+    kind, device = "block-sparse rows", "cuda"
+    _WORTH = 0.5
+    _packed: Tensor
+
+    @classmethod
+    def options(cls, layer: nn.Linear) -> Iterator[int]:
+        for size in _BLOCKS:
+            fits = layer.out_features % size == 0 and layer.in_features % size == 0
+            if fits and _stored(layer.weight, size) < cls._WORTH:
+                yield size
+                return  # larger blocks of as many zeros compute faster
+
+    def _derive(self, option: int) -> None:
+        self._packed = self.weight.detach().to_sparse_bsr((option, option))
+
+    def _sparse(self, flat: Tensor) -> Tensor:
+        return F.linear(flat, self._packed, self.bias)
+
+
+class TwoOfFour(Form):
+    """On CUDA: two of every four weights along the inputs, for the tensor cores that skip the rest; half precision."""
+
+    kind, device = "two of four", "cuda"
+    _packed: Tensor
+    _padding: tuple[int, int]
+
+    @classmethod
+    def options(cls, layer: nn.Linear) -> Iterator[int]:
+        weight = layer.weight
+        half = weight.dtype in (torch.float16, torch.bfloat16)
+        if half and weight.shape[1] % 4 == 0 and bool(((weight != 0).view(-1, 4).sum(1) <= 2).all()):
+            yield _TILE
+
+    def _derive(self, option: int) -> None:
+        rows, columns = ((-size) % option for size in self.weight.shape)
+        self._padding = (rows, columns)
+        padded = F.pad(self.weight.detach(), (0, columns, 0, rows))
+        self._packed = torch.sparse.to_sparse_semi_structured(padded.contiguous())
+
+    def _sparse(self, flat: Tensor) -> Tensor:
+        rows, columns = self._padding
+        bias = None if self.bias is None else F.pad(self.bias, (0, rows))
+        found = F.linear(F.pad(flat, (0, columns)), self._packed, bias)
+        return found[:, : self.out_features]
+
+
+FORMS: tuple[type[Form], ...] = (RowsOfBlocks, BlockSparse, TwoOfFour)
+
+
+def make_dense(layer: nn.Linear) -> None:
+    """Undo `Form.make`: a plain linear again, in place."""
+    if isinstance(layer, Form):
+        for name in ("_parts", "_packed", "_padding", "_of"):
+            layer.__dict__.pop(name, None)
+        setattr(layer, "__class__", nn.Linear)  # noqa: B010  # the type checker takes no base class for its own
+
+
+def _state(weight: Tensor) -> tuple[object, ...]:
+    """What changes when a weight is trained, loaded or moved."""
+    return weight._version, weight.dtype, weight.device
+
+
+def _read(weight: Tensor, rows: int) -> float:
+    """Share of the weight that is left when only columns go in which all of so many rows have zeros."""
+    return float(_blocks(weight, rows, 1).float().mean())
+
+
+def _stored(weight: Tensor, size: int) -> float:
+    """Share of the square blocks of a weight that are not all zeros."""
+    return float(_blocks(weight, size, size).float().mean())
+
+
+def _blocks(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """Which blocks [rows, columns] of a weight hold anything."""
+    height, width = weight.shape
+    kept: Any = (weight != 0).view(height // rows, rows, width // columns, columns)
+    found: Tensor = kept.any(dim=3).any(dim=1)
+    return found

@@ -1,0 +1,148 @@
+"""Linears that skip their zeros: the same outputs, the same parameters, and only where it is faster."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from prune_core.loading import structure_of
+from prune_core.sparse import use_sparse_forms
+from prune_core.sparse.choice import DENSE
+from prune_core.sparse.forms import FORMS, BlockSparse, RowsOfBlocks, TwoOfFour, make_dense
+from prune_core.structure import linear
+from prune_core.testing.tiny import tiny_inputs, tiny_model
+
+
+def layer_of_blocks(density, *, bias=True, size=(256, 128), seed=0):
+    """A linear of which blocks of 32x32 are left at random, and of one row of blocks none."""
+    torch.manual_seed(seed)
+    layer = nn.Linear(size[1], size[0], bias=bias)
+    kept = torch.rand(size[0] // 32, size[1] // 32) < density
+    kept[1] = False
+    with torch.no_grad():
+        layer.weight *= kept.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    return layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [32, 64, 128])
+@pytest.mark.parametrize("shape", [(7, 128), (2, 5, 128), (0, 128)])
+def test_rows_of_blocks_compute_the_same(bias, rows, shape):
+    layer, given = layer_of_blocks(0.4, bias=bias), torch.randn(shape)
+    expected = layer(given)
+    RowsOfBlocks.make(layer, rows)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(given), expected, atol=1e-5, rtol=0)
+
+
+def test_nothing_is_tried_where_nothing_can_be_won():
+    assert not list(RowsOfBlocks.options(nn.Linear(128, 256)))
+    assert not list(RowsOfBlocks.options(layer_of_blocks(0.9)))
+    assert list(RowsOfBlocks.options(layer_of_blocks(0.3))) == [32, 64, 128]
+    assert list(BlockSparse.options(layer_of_blocks(0.3))) == [32]
+    half = layer_of_blocks(0.3).to(torch.bfloat16)
+    assert not list(TwoOfFour.options(half))
+    with torch.no_grad():
+        half.weight.view(-1, 4)[:, 1:3] = 0
+    assert list(TwoOfFour.options(half)) == [64]
+
+
+def test_parameters_stay_and_training_is_dense():
+    layer = layer_of_blocks(0.3)
+    plain, given = copy.deepcopy(layer), torch.randn(4, 128)
+    RowsOfBlocks.make(layer, 64)
+    assert layer.state_dict().keys() == plain.state_dict().keys()
+    layer(given).square().sum().backward()
+    plain(given).square().sum().backward()
+    assert torch.equal(layer.weight.grad, plain.weight.grad)
+    make_dense(layer)
+    assert type(layer) is nn.Linear
+    assert layer.__dict__.keys() == plain.__dict__.keys()
+
+
+@pytest.mark.parametrize("change", ["step", "load", "dtype"])
+def test_a_weight_that_changed_is_not_computed_with_as_it_was(change):
+    layer, given = layer_of_blocks(0.3), torch.randn(4, 128)
+    RowsOfBlocks.make(layer, 64)
+    if change == "step":
+        with torch.no_grad():
+            layer.weight.add_(1)
+    elif change == "load":
+        layer.load_state_dict(nn.Linear(128, 256).state_dict())
+    else:
+        layer.double()
+        given = given.double()
+    with torch.inference_mode():
+        expected = nn.functional.linear(given, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(given), expected)
+
+
+def sparse_bert():
+    """A tiny BERT whose layers have 256 neurons, its feed-forward blocks nearly all empty."""
+    model = tiny_model("bert", intermediate_size=256).eval()
+    with torch.no_grad():
+        for unit in structure_of(model).ffn:
+            linear(model, unit.up).weight[32:] = 0
+    return model
+
+
+def test_each_linear_takes_a_form_only_where_that_was_faster(monkeypatch):
+    model = sparse_bert()
+    batch = tiny_inputs(model)
+    with torch.inference_mode():
+        expected = model(**batch).logits
+
+    def timed(calls, rounds, device):
+        return {name: list(calls) for name in calls}
+
+    monkeypatch.setattr("prune_core.sparse.choice.time_calls", timed)
+    for ratio, form in (((1.5, 1.2, 1.6), "rows of blocks"), ((1.1, 0.9, 1.3), DENSE)):
+        monkeypatch.setattr("prune_core.sparse.choice.paired_ratio", lambda *_, ratio=ratio: ratio)
+        found = use_sparse_forms(model, batch)
+        assert [one.layer for one in found] == list(structure_of(model).linears())
+        up = [one for one in found if "intermediate" in one.layer]
+        assert all(one.form.startswith(form) and (one.gain, one.low, one.high) == ratio for one in up)
+        assert all(isinstance(linear(model, one.layer), RowsOfBlocks) is (form != DENSE) for one in up)
+        assert all(one.form == DENSE for one in found if one not in up)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(**batch).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_a_large_sparse_linear_is_measured_to_be_faster():
+    model = tiny_model("bert", hidden_size=256, intermediate_size=2048).eval()
+    with torch.no_grad():
+        for unit in structure_of(model).ffn:
+            linear(model, unit.up).weight[64:] = 0
+    batch = {name: value.repeat(16, 4) for name, value in tiny_inputs(model).items() if name != "labels"}
+    found = use_sparse_forms(model, batch)
+    up = [one for one in found if "intermediate" in one.layer]
+    assert all(one.form.startswith(RowsOfBlocks.kind) and one.low > 1 for one in up)
+
+
+def test_a_model_in_a_sparse_form_saves_as_it_was(tmp_path):
+    model = sparse_bert()
+    for unit in structure_of(model).ffn:
+        RowsOfBlocks.make(linear(model, unit.up), 32)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", [form for form in FORMS if form.device == "cuda"])
+@pytest.mark.parametrize("size", [(256, 128), (192, 128), (200, 72)])
+def test_forms_of_cuda_compute_the_same(form, size):
+    torch.manual_seed(0)
+    layer = nn.Linear(size[1], size[0]).to("cuda", torch.float16)
+    with torch.no_grad():
+        layer.weight.view(-1, 4)[:, :2] = 0
+        if form is BlockSparse:
+            layer.weight[: size[0] // 2] = 0
+    given = torch.randn(64, size[1], device="cuda", dtype=torch.float16)
+    expected = layer(given)
+    for option in form.options(layer):
+        form.make(layer, option)
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(given), expected, atol=2e-2, rtol=1e-2)
+        make_dense(layer)
