@@ -15,8 +15,9 @@ from transformers import BertForTokenClassification, PreTrainedModel
 from prune_core.errors import RecipeError
 from prune_core.loading import structure_of
 from prune_core.pruning import make_strategy
-from prune_core.recipe import TrainingSection
+from prune_core.recipe import DistillationSection, TrainingSection
 from prune_core.strategy import Context, Strategy
+from prune_core.teacher import Teacher, showing_attention
 from prune_core.testing.tiny import tiny_model
 from prune_core.training import PruningTrainer, arguments, check_training, make_trainer, steps_of, train
 
@@ -54,6 +55,9 @@ def task(of_tokens: bool) -> Any:
         forward=lambda model, batch, **options: model(**batch, **options),
         loss=lambda outputs, batch: outputs.loss,
         counted=lambda batch: batch["labels"] != IGNORED if of_tokens else None,
+        imitation="distribution",
+        model_inputs=lambda batch: {name: value for name, value in batch.items() if name != "labels"},
+        taught=lambda outputs, batch: {"logits": outputs.logits},
     )
 
 
@@ -80,11 +84,12 @@ def prepared(model: PreTrainedModel, name: str, total: int) -> Strategy:
 
 def trained(folder: Path, model: PreTrainedModel, of_tokens: bool = False, **section: Any) -> PruningTrainer:
     """A training of `section` on twelve rows, as it is at its end."""
-    strategy = section.pop("strategy", None)
+    strategy, teacher = section.pop("strategy", None), section.pop("teacher", None)
     whole = TrainingSection(**{"logging_steps": 1, "max_grad_norm": 1e6, "save_steps": 100, **section})
     args = arguments(whole, folder / "checkpoints", "cpu", text=False)
-    made = make_trainer(model, task(of_tokens), args, rows(), strategy=strategy)
-    train(made, folder / "metrics.jsonl", "prune")
+    made = make_trainer(model, task(of_tokens), args, rows(), strategy=strategy, teacher=teacher)
+    with showing_attention(model, teacher):
+        train(made, folder / "metrics.jsonl", "prune")
     return made
 
 
@@ -100,6 +105,20 @@ def test_accumulated_batches_are_one_large_batch(of_tokens: bool, batch: int, ac
     trained(tmp_path / "one", model_for(of_tokens), of_tokens, max_steps=2, batch_size=12)
     parts = {"batch_size": batch, "gradient_accumulation": accumulation}
     trained(tmp_path / "many", model_for(of_tokens), of_tokens, max_steps=2, **parts)
+    for figure in ("loss", "grad_norm"):
+        assert logged(tmp_path / "many", figure) == pytest.approx(logged(tmp_path / "one", figure), rel=2e-4)
+
+
+@pytest.mark.parametrize("of_tokens", [False, True])
+def test_with_a_teacher_too(of_tokens: bool, tmp_path: Path):
+    """Layers are imitated token by token: batches have other numbers of those than of examples, or of labels."""
+    distillation = DistillationSection(hidden_states=5.0, attention_maps=5.0)
+    for name, parts in (("one", {"batch_size": 12}), ("many", {"batch_size": 5, "gradient_accumulation": 3})):
+        model = model_for(of_tokens)
+        other = type(model)(model.config)
+        other.load_state_dict({key: 1.5 * value for key, value in model.state_dict().items()})
+        teacher = Teacher(other, task(of_tokens), distillation)
+        trained(tmp_path / name, model, of_tokens, teacher=teacher, max_steps=2, **parts)
     for figure in ("loss", "grad_norm"):
         assert logged(tmp_path / "many", figure) == pytest.approx(logged(tmp_path / "one", figure), rel=2e-4)
 

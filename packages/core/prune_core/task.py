@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that counts for nothing, as in PyTorch and transformers."""
+ITEMS = "items"
+"""Name, among what a batch holds a number of, of what the task's own loss is the mean over."""
 
 
 class TaskConfig(TaskSection):

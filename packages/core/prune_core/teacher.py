@@ -25,7 +25,7 @@ from prune_core.kit.distillation import (
     vector_loss,
 )
 from prune_core.sharding import shard
-from prune_core.task import IGNORED, Task
+from prune_core.task import IGNORED, ITEMS, Task
 
 if TYPE_CHECKING:
     from prune_core.recipe import DistillationSection
@@ -36,6 +36,7 @@ Layers = Mapping[str, tuple[Tensor, ...]]
 
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 _MAPS = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
+_STACKS = ("encoder", "decoder")
 _EAGER = "eager"
 """The one implementation of attention that shows its maps."""
 
@@ -92,24 +93,39 @@ class Teacher:
         else:
             nn.Module.to(self.model, device)
 
-    def loss(self, outputs: Any, batch: dict[str, Any], examples: Tensor | None = None) -> Tensor:
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """Number of tokens, by stack, that the imitation of layers is the mean over in a batch, where it has a mask."""
+        masks = {stack: _positions(stack, batch) for stack in _STACKS}
+        return {stack: int(mask.sum()) for stack, mask in masks.items() if mask is not None}
+
+    def loss(
+        self,
+        outputs: Any,
+        batch: dict[str, Any],
+        examples: Tensor | None = None,
+        shares: Mapping[str, float] | None = None,
+    ) -> Tensor:
         """The whole loss of a training step: the task's own and the imitation, by their weights.
 
-        `examples`: numbers of the batch's training examples, by which a memory knows them.
+        `examples`: numbers of the batch's training examples, by which a memory knows them. `shares`: of a batch among
+        several of a step, how its number of items, and of `counts`, compares with their mean.
         """
-        section, mine = self.section, self._lesson(outputs, batch)
+        section, mine, shares = self.section, self._lesson(outputs, batch), shares or {ITEMS: 1.0}
         known = self.memory is not None and examples is not None
         theirs = self.memory.lesson(examples, mine) if known else self.lesson(batch)  # type: ignore[union-attr,arg-type]
         own = self.task.loss(outputs, batch)
         loss: Tensor = section.logits * self._imitation(mine, theirs, batch)
         if own is not None:
             loss = loss + section.cross_entropy * own
+        loss = loss * shares[ITEMS]
         for name in mine.states.keys() & theirs.states.keys():
             pairs = self._pairs(name, mine.states[name], theirs.states[name], first=0)
-            loss = loss + section.hidden_states * hidden_loss(*pairs, _positions(name, batch))
+            share = shares.get(_stack(name), shares[ITEMS])
+            loss = loss + section.hidden_states * share * hidden_loss(*pairs, _positions(name, batch))
         for name in mine.maps.keys() & theirs.maps.keys():
             pairs = self._pairs(name, mine.maps[name], theirs.maps[name], first=1)
-            loss = loss + section.attention_maps * attention_loss(*pairs, _positions(name, batch))
+            share = shares.get(_stack(name), shares[ITEMS])
+            loss = loss + section.attention_maps * share * attention_loss(*pairs, _positions(name, batch))
         return loss
 
     def lesson(self, batch: Mapping[str, Any]) -> Lesson:
@@ -207,12 +223,17 @@ def _shown(outputs: Any, names: tuple[str, ...]) -> dict[str, tuple[Tensor, ...]
     return {name: tuple(outputs[name]) for name in names if outputs.get(name)}
 
 
+def _stack(layers: str) -> str:
+    """Which of two stacks has the queries, or the tokens, of these layers."""
+    return "decoder" if layers.startswith(("decoder", "cross")) else "encoder"
+
+
 def _positions(layers: str, batch: Mapping[str, Any]) -> Tensor | None:
     """Which tokens of hidden states, or which queries of attention maps, are no padding, [texts, tokens].
 
     An example may hold several texts, as in multiple choice: to the layers they are a batch.
     """
-    if layers.startswith(("decoder", "cross")):
+    if _stack(layers) == "decoder":
         labels = batch.get("labels")
         return None if labels is None else (labels != IGNORED).long()
     mask: Tensor | None = batch.get("attention_mask")

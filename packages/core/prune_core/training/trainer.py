@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from prune_core.pretrained import brief
 from prune_core.processes import is_main
 from prune_core.sharding import undivided
 from prune_core.strategy import Progress, Strategy
+from prune_core.task import ITEMS
 from prune_core.training import checkpoints
 from prune_core.training.callbacks import StrategySteps
 from prune_core.training.faults import first_not_finite
@@ -126,15 +127,22 @@ class PruningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of a batch; where a step has several, with so many items in the mean, its part of the step's."""
+        """The loss of a batch; where a step has several, of such mean numbers, its part of the step's."""
         teacher = self.teacher if model.training else None
         inputs, examples = parted(inputs)
         outputs = self.task.forward(model, inputs, **(teacher.wanted if teacher is not None else {}))
+        shares = self._shares(inputs, num_items_in_batch)
         with self.accelerator.autocast():
-            loss: Any = self.task.loss(outputs, inputs) if teacher is None else teacher.loss(outputs, inputs, examples)
-        if num_items_in_batch is not None:
-            loss = loss * (self._items(inputs) / num_items_in_batch)
+            if teacher is not None:
+                loss = teacher.loss(outputs, inputs, examples, shares)
+            else:
+                own: Any = self.task.loss(outputs, inputs)
+                loss = own * shares[ITEMS]
         return (loss, outputs) if return_outputs else loss
+
+    def _shares(self, batch: dict[str, Any], means: Mapping[str, float] | None) -> dict[str, float]:
+        """How the numbers of what a batch holds compare with the `means` of its step."""
+        return {ITEMS: 1.0} if means is None else {name: n / means[name] for name, n in self._counts(batch).items()}
 
     def _penalty(self, model: nn.Module) -> Tensor | float:
         """The strategy's penalty, as its part of a step of several batches; its gradients are added at once.
@@ -150,20 +158,22 @@ class PruningTrainer(Trainer):
         return penalty.detach()
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """Mean number of items in a batch of this step, over all processes; None where one batch is all of it.
+        """Mean numbers of what a batch of this step holds, over all processes; None where one batch is all of it.
 
         With it, a mean over each batch becomes the mean over the whole step.
         """
         if len(batch_samples) * processes() < 2:
             return None
-        items = sum(self._items(batch) for batch in batch_samples)
-        return total(items, device) / (len(batch_samples) * processes())
+        found = [self._counts(batch) for batch in batch_samples]
+        sums = {name: total(sum(one[name] for one in found), device) for name in found[0]}
+        return {name: count / (len(batch_samples) * processes()) for name, count in sums.items()}
 
-    def _items(self, batch: dict[str, Any]) -> int:
-        """What the loss of a batch is the mean over: examples, or tokens that count."""
+    def _counts(self, batch: dict[str, Any]) -> dict[str, int]:
+        """What the parts of a batch's loss are means over: examples, or tokens that count; with a teacher, its own."""
         batch, _ = parted(batch)
         counted = self.task.counted(batch)
-        return len(next(iter(batch.values()))) if counted is None else int(counted.sum())
+        items = len(next(iter(batch.values()))) if counted is None else int(counted.sum())
+        return {ITEMS: items, **(self.teacher.counts(batch) if self.teacher is not None else {})}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.strategy is not None and "loss" in logs:
