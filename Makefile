@@ -7,7 +7,7 @@ WORK ?= runs/sst2
 CODE := packages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format docs build bench bench-sst2 clean
+.PHONY: help install demo test test-slow test-gpu lint format families docs build bench bench-sst2 clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ format: install  ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-docs: install  ## write docs/recipes.md and docs/tasks.md from the code
+families: install  ## try every family of transformers, and record in docs/families.json what can be done (minutes)
+	$(BIN)/python -m tests.contract.test_families
+
+docs: install  ## write docs/recipes.md, docs/tasks.md and docs/families.md
 	$(BIN)/python docs/generate.py
 
 build: install  ## build the six wheels into dist/

@@ -1,6 +1,10 @@
-"""Writes docs/recipes.md and docs/tasks.md from what the code says of itself; `--check` only compares."""
+"""Writes docs/recipes.md and docs/tasks.md from what the code says of itself, docs/families.md from what tests record.
+
+`--check` only compares.
+"""
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -67,6 +71,28 @@ set otherwise. `prune run --task squad --model bert-base-uncased` is a whole run
 `PRUNE_DATA` set to a folder, files in it stand for the hub: NAME-SPLIT.parquet, such as sst2-train.parquet.
 """
 
+FAMILIES = """<!-- Written by docs/generate.py from docs/families.json, which `make families` records. -->
+# Families
+
+What can be done with each family of transformers. Every tick is a test on a tiny random model with other heads and
+other feed-forward sizes in every layer and nothing left in some (`prune_core.testing.contract.FamilyContract`); where
+there is no tick, the same test asserts that it is refused, or left as it was, for the reason given below.
+
+- **heads**, **FFN**: whole heads, whole neurons are removed; the compact model computes what the masked one does, in
+  float32 to 1e-5 and in bfloat16 within its rounding, and reloads with plain `from_pretrained`
+- **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; "FFN" or "heads"
+  alone where the others keep their number
+- **generate**: every class that generates gives the masked model's tokens, with a dynamic and a static cache
+"""
+
+FAMILY_COLUMNS = {
+    "heads": ("heads",),
+    "FFN": ("FFN",),
+    "uniform": ("uniform heads", "uniform FFN"),
+    "generate": ("dynamic cache", "static cache"),
+}
+"""Column of the table of families -> what has to be done for its tick."""
+
 FIGURES = {
     "image-classification": "accuracy; f1, matthews; pearson, spearman where the label is a number",
     "multiple-choice": "accuracy",
@@ -100,6 +126,34 @@ def tasks() -> str:
     own = [spec for spec in ours if not _is_benchmark(spec)]
     sections = [section for spec in own for section in _task(spec, [s for s in ours if s.target == spec.target])]
     return "\n".join([TASKS, *sections]) + "\n"
+
+
+def families() -> str:
+    """The page on families: the table, the reasons for what has no tick, and the classes that were tried."""
+    recorded = json.loads((FOLDER / "families.json").read_text(encoding="utf-8"))
+    tried = {name for parts in FAMILY_COLUMNS.values() for name in parts}
+    reasons = [why for done in recorded.values() for name, why in done.items() if name in tried and why is not True]
+    notes = {why: number for number, why in enumerate(dict.fromkeys(reasons), 1)}
+    lines = [FAMILIES, f"| | {' | '.join(FAMILY_COLUMNS)} |", f"|---{'|---' * len(FAMILY_COLUMNS)}|"]
+    for family, done in recorded.items():
+        cells = (_family_cell([(name, done[name]) for name in parts], notes) for parts in FAMILY_COLUMNS.values())
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    lines += ["", *(f"{number}. {_sentence(why).replace('..', '.')}" for why, number in notes.items())]
+    lines += ["\n## Classes\n\nMasked = compact = reloaded was seen of each of these, the bare model included:\n"]
+    for family, done in recorded.items():
+        lines.append(f"- {family}: {', '.join(_family_class(name, done[name]) for name in done if name not in tried)}")
+    return "\n".join(lines) + "\n"
+
+
+def _family_cell(parts: list[tuple[str, bool | str]], notes: dict[str, int]) -> str:
+    """A tick where all parts are done, or those that are, and the numbers of the reasons why the others are not."""
+    done = ", ".join(name.split()[-1] for name, found in parts if found is True)
+    numbers = ", ".join(dict.fromkeys(str(notes[str(found)]) for _, found in parts if found is not True))
+    return f"{done or 'no'} ({numbers})" if numbers else "✓"
+
+
+def _family_class(name: str, found: bool | str) -> str:
+    return name if found is True else f"not {name} ({found})"
 
 
 def _task(spec: TaskSpec, kin: list[TaskSpec]) -> Iterator[str]:
@@ -159,7 +213,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-PAGES: dict[str, Callable[[], str]] = {"recipes.md": recipes, "tasks.md": tasks}
+PAGES: dict[str, Callable[[], str]] = {"recipes.md": recipes, "tasks.md": tasks, "families.md": families}
 
 
 def _recipe() -> Iterator[str]:

@@ -116,3 +116,12 @@ def masked_share(model: PreTrainedModel, masks: MaskSet) -> float:
 
 def same(one: MaskSet, other: MaskSet) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name].expand(), other[name].expand()) for name in one)
+
+
+def stored_in(model: PreTrainedModel, masks: MaskSet, prefix: str) -> float:
+    """Stored weights of the units whose keys begin so, over those of the dense model; counted in the compact one."""
+    names = [name for unit in structure_of(model).units if unit.key.startswith(prefix) for name in unit.linears()]
+    total = sum(model.get_submodule(name).weight.numel() for name in names)
+    parameters = dict(compact(model, masks).model.named_parameters())
+    left = [parameters[f"{name}.weight"] for name in names if f"{name}.weight" in parameters]
+    return sum(int((weight != 0).sum()) if masks.sparse else weight.numel() for weight in left) / total

@@ -3,23 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from prune_core.compaction import compact
 from prune_core.errors import PruneError, StructureError
-from prune_core.loading import structure_of
 from prune_core.pruning import Pruning
 from prune_core.testing.tiny import tiny_model
-from tests.core.loops import STRATEGIES, Training, stored_density
+from tests.core.loops import STRATEGIES, Training, stored_density, stored_in
 
 STACKS = {"encoder.*": 0.7, "decoder.*": 0.4}
-
-
-def stored_in(model, masks, prefix):
-    """Stored weights of the units whose keys begin so, over those of the dense model; counted in the compact one."""
-    names = [name for unit in structure_of(model).units if unit.key.startswith(prefix) for name in unit.linears()]
-    total = sum(model.get_submodule(name).weight.numel() for name in names)
-    parameters = dict(compact(model, masks).model.named_parameters())
-    left = [parameters[f"{name}.weight"] for name in names if f"{name}.weight" in parameters]
-    return sum(int((weight != 0).sum()) if masks.sparse else weight.numel() for weight in left) / total
 
 
 @pytest.mark.parametrize("binarizer", ["topk", "hard_concrete"])

@@ -13,7 +13,7 @@ from prune_core.sentence_folder import SentenceFolder, companions
 from prune_core.storage import packed_state
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 CARD = """---
 library_name: {library}
@@ -93,14 +93,14 @@ def loading_class(model: PreTrainedModel) -> tuple[str, str]:
         return own.__module__, own.__name__
     head = own.__name__.partition("For")[2]
     named = "AutoModelForSeq2SeqLM" if head == "ConditionalGeneration" else f"AutoModelFor{head}"
-    found = [name for name in modeling_auto.__all__ if own in _mapped(getattr(modeling_auto, name), model)]
+    found = [name for name in modeling_auto.__all__ if own in auto_classes(getattr(modeling_auto, name), model.config)]
     last = "AutoModelForPreTraining"
     order = {name: (name != named, name != "AutoModel", name == last) for name in found}
     return "transformers", min(found, key=order.__getitem__, default=own.__name__)
 
 
-def _mapped(auto: Any, model: PreTrainedModel) -> tuple[type, ...]:
-    """The model classes that an Auto class has for the configuration of `model`."""
+def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
+    """The model classes that an Auto class has for a configuration."""
     mapping = getattr(auto, "_model_mapping", None)
-    found = () if mapping is None else mapping.get(type(model.config), ())
+    found = () if mapping is None else mapping.get(type(config), ())
     return found if isinstance(found, tuple) else (found,)

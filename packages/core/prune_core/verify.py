@@ -211,11 +211,19 @@ def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> 
         found = [
             value.float().cpu()
             for batch in batches
-            for value in model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values()
-            if isinstance(value, Tensor)
+            for value in _tensors(model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values())
         ]
     model.train(was_training)
     return found
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    """The tensors among what a model puts out; a backbone's maps are a tuple."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _tensors(value)
 
 
 def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""What every strategy and every compactor must do, as pytest suites. Subclass one in a test file and say what to test:
+"""What every strategy, compactor and family must do, as pytest suites. Subclass one and say what to test:
 
     class TestMine(StrategyContract):
         density = 0.5
@@ -10,6 +10,7 @@ The models are tiny and random (`prune_core.testing.tiny`); a suite takes second
 """
 
 from prune_core.testing.compactor_contract import CompactorContract
+from prune_core.testing.family_contract import FamilyContract
 from prune_core.testing.strategy_contract import StrategyContract
 
-__all__ = ["CompactorContract", "StrategyContract"]
+__all__ = ["CompactorContract", "FamilyContract", "StrategyContract"]

@@ -89,10 +89,15 @@ def batch(model: PreTrainedModel, step: int) -> dict[str, Tensor]:
     return {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-@torch.no_grad()
 def everything(model: PreTrainedModel, **options: Any) -> list[Tensor]:
     """All tensors that `model` answers to a fixed batch without labels, in evaluation mode, hidden states included."""
     inputs = {name: value for name, value in batch(model, 10_000).items() if name != "labels"}
+    return tensors(model, inputs, **options)
+
+
+@torch.no_grad()
+def tensors(model: PreTrainedModel, inputs: dict[str, Tensor], **options: Any) -> list[Tensor]:
+    """All tensors that `model` answers to these inputs, in evaluation mode, hidden states included."""
     answer = model.eval()(**inputs, output_hidden_states=True, **options).values()
     lists = [list(value) if isinstance(value, tuple) else [value] for value in answer]
     return [value for values in lists for value in values if isinstance(value, Tensor)]

@@ -7,12 +7,13 @@ moves the logits.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 HIDDEN, HEADS, LAYERS, NEURONS, LABELS, TOKENS = 32, 4, 2, 64, 3, 64
 
@@ -110,6 +111,10 @@ _SOUND = _Family(
     "AudioClassification",
     others={
         "vocab_size": TOKENS,
+        "tdnn_dim": [HIDDEN],
+        "tdnn_kernel": [3],
+        "tdnn_dilation": [1],
+        "xvector_output_dim": HIDDEN,
         "conv_dim": [HIDDEN // 2],
         "conv_kernel": [6],
         "conv_stride": [4],
@@ -123,6 +128,8 @@ _GROUPED = _DECODER.having(num_key_value_heads=2, head_dim=HIDDEN // HEADS, pad_
 _FAMILIES: dict[str, _Family] = {
     "bert": _TEXT,
     "roberta": _TEXT.having(max_position_embeddings=TOKENS + 2),
+    "xlm-roberta": _TEXT.having(max_position_embeddings=TOKENS + 2),
+    "camembert": _TEXT.having(max_position_embeddings=TOKENS + 2),
     "distilbert": replace(_TEXT, sizes=_named("dim", "n_heads", "n_layers", "hidden_dim")),
     "electra": _TEXT.having(embedding_size=HIDDEN // 2),
     "albert": replace(_TEXT, sizes=_two_groups).having(embedding_size=HIDDEN // 2),
@@ -190,6 +197,14 @@ def auto_class(family: str, head: str | None = None) -> Any:
     return getattr(transformers, f"AutoModelFor{head}" if head else "AutoModel")
 
 
+def tiny_config(family: str = "bert", *, heads: int = HEADS, layers: int = LAYERS, **changes: Any) -> PreTrainedConfig:
+    """The configuration of `tiny_model`; `changes` are further fields of it."""
+    chosen = _FAMILIES[family]
+    fields = dict.fromkeys(_DROPOUTS, 0.0) | {"num_labels": LABELS} | chosen.sizes(heads, layers)
+    config: PreTrainedConfig = AutoConfig.for_model(chosen.model_type or family, **fields | chosen.others | changes)
+    return config
+
+
 def tiny_model(
     family: str = "bert",
     *,
@@ -205,13 +220,15 @@ def tiny_model(
     `head` is what follows AutoModelFor, "" for the bare model: by default a classifier of `LABELS` labels, a language
     model for decoders. `changes` are further fields of its configuration. Dropout is off unless asked for.
     """
-    chosen = _FAMILIES[family]
-    fields = dict.fromkeys(_DROPOUTS, 0.0) | {"num_labels": LABELS} | chosen.sizes(heads, layers)
-    fields |= chosen.others | changes
-    config = AutoConfig.for_model(chosen.model_type or family, **fields)
+    config = tiny_config(family, heads=heads, layers=layers, **changes)
+    return random_model(partial(auto_class(family, head).from_config, config), seed)
+
+
+def random_model(make: Callable[[], PreTrainedModel], seed: int = 0) -> PreTrainedModel:
+    """What `make` makes, its weights and biases random and large, in evaluation mode; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: PreTrainedModel = auto_class(family, head).from_config(config)
+        model = make()
         _shake(model)
     model.eval()
     return model
@@ -229,6 +246,10 @@ def tiny_inputs(model: PreTrainedModel, *, batch: int = 4, seed: int = 0) -> dic
     name = type(model).__name__
     if name.endswith(("ForSequenceClassification", "ForImageClassification")):
         return inputs | {"labels": classes}
+    if name.endswith("ForMultipleChoice"):
+        return {name: torch.stack([value, value.roll(1, dims=0)], 1) for name, value in inputs.items()} | {
+            "labels": classes % 2
+        }
     if name.endswith("ForQuestionAnswering"):
         return inputs | {"start_positions": classes, "end_positions": classes + 2}
     return inputs | _further(model, inputs, generator)
