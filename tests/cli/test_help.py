@@ -9,7 +9,19 @@ import typer
 
 from prune_cli.verbs import app
 
-VERBS = ("run", "compact", "trim", "verify", "evaluate", "bench", "inspect", "strategies", "tasks", "plugins")
+VERBS = (
+    "run",
+    "compact",
+    "trim",
+    "verify",
+    "evaluate",
+    "bench",
+    "explain",
+    "inspect",
+    "strategies",
+    "tasks",
+    "plugins",
+)
 HEAVY = ("torch", "transformers", "numpy", "datasets")
 LIGHT_COMMANDS = (
     ["--help"],

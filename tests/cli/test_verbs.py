@@ -210,6 +210,17 @@ def test_bench_two_models(prune: Callable, folders: dict[str, Path]) -> None:
     )
 
 
+def test_explain_a_model(prune: Callable, folders: dict[str, Path]) -> None:
+    flags = ["--baseline", folders["dense"], "--batch-size", "2", "--length", "8", "--rounds", "3", "--device", "cpu"]
+    result = prune("explain", folders["compact"], *flags)
+    assert result.code == 0
+    for part in ("attention core", "between operations", "in all", "length 8", "if all of it were gone"):
+        assert part in result.out
+    found = json.loads(prune("explain", folders["compact"], *flags, "--json").out)
+    assert sum(found["model"]["kinds"].values()) == pytest.approx(found["model"]["seconds"])
+    assert found["baseline"]["name"] == str(folders["dense"])
+
+
 def test_bench_measures_every_combination(prune: Callable, folders: dict[str, Path]) -> None:
     flags = ["--baseline", folders["dense"], "--rounds", "3", "--device", "cpu", "--threads", "1", "--json"]
     grid = ["--batch-sizes", "1,2", "--lengths", "4,8", "--attention", "eager,sdpa", "--dtypes", "float32,bfloat16"]

@@ -88,12 +88,10 @@ def bench(
     target = pick_device(device)
     _check(models, grid, target, len(lengths))
     rows = []
-    with computing_with(grid.threads), _evaluating(*models.values()):
+    with computing_with(grid.threads), evaluating(*models.values()):
         machine_then = machine(target)
         for dtype in grid.dtypes:
-            session = _Session(
-                {name: _settled(model, target, dtype) for name, model in models.items()}, target, lengths
-            )
+            session = _Session({name: settled(model, target, dtype) for name, model in models.items()}, target, lengths)
             rows += [session.row(setting, grid.rounds) for setting in grid.settings() if setting.dtype == dtype]
     return Bench(tuple(rows), grid, machine_then)
 
@@ -168,7 +166,8 @@ def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.devi
             check_generates(model)
 
 
-def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:
+def settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:
+    """The model on this device and of this dtype: itself, or a copy where it is not."""
     wanted = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
     if model.device.type == device.type and model.dtype == wanted:
         return model
@@ -178,7 +177,8 @@ def _settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreT
 
 
 @contextmanager
-def _evaluating(*models: PreTrainedModel) -> Iterator[None]:
+def evaluating(*models: PreTrainedModel) -> Iterator[None]:
+    """In evaluation mode for a while."""
     were_training = [model.training for model in models]
     for model in models:
         model.train(False)
