@@ -70,15 +70,15 @@ ROWS = [
     Row(
         *("dialogsum", "dialogsum", "BART"),
         fresh=True,
-        dense=(*SCRATCH, "task.max_length=256", "training.epochs=6"),
-        pruning=("training.epochs=4", "training.batch_size=64", "task.max_length=256"),
+        dense=(*SCRATCH, "task.max_length=256", "training.epochs=4"),
+        pruning=("training.epochs=3", "training.batch_size=64", "task.max_length=256"),
         length=256,
     ),
     Row(
         *("shakespeare", "causal-lm", "OPT"),
         fresh=True,
-        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=12"),
-        pruning=(*files("shakespeare"), "training.epochs=6", "training.batch_size=64"),
+        dense=(*SCRATCH, *files("shakespeare"), "training.epochs=8"),
+        pruning=(*files("shakespeare"), "training.epochs=4", "training.batch_size=64"),
     ),
     Row(
         *("cifar10", "cifar10", "ViT"),
