@@ -48,7 +48,10 @@ class Compactor(ABC):
     """Whether `auto` may choose it; otherwise it is used where it is named."""
 
     def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
-        """Raise the PruneError of a model that `compact` would refuse whatever its masks: before it is trained."""
+        """Raise the PruneError of a model that `compact` would refuse whatever its masks: before it is trained.
+
+        `structure` has those of its units that are to be pruned.
+        """
         return
 
     @abstractmethod

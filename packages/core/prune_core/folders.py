@@ -21,7 +21,7 @@ from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.shipping import portably
-from prune_core.verify import outputs, save_proven
+from prune_core.verify import outputs, save_proven, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +49,8 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     with bypassed(dense, shortening.gone):
         expected = outputs(dense, batches)
     left = MaskSet(shortening.renamed(decided), sparse=decided.sparse)
-    compaction = compact(shorter, left, recipe.compactor, inplace=True, plugins=plugins)
+    with told():
+        compaction = compact(shorter, left, recipe.compactor, inplace=True, plugins=plugins)
     shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
     with shipped as folder:
         verification = save_proven(expected, compaction, batches, folder, processor=_processor(model), source=model)

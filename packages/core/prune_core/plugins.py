@@ -31,6 +31,9 @@ _SINGULAR = {"strategies": "strategy", "compactors": "compactor", "tasks": "task
 
 Spec = StrategySpec | CompactorSpec | TaskSpec | Architecture
 
+OURS = "prune-core"
+"""The distribution that this is."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -224,7 +227,7 @@ def _nowhere(off: Iterable[str]) -> Iterator[NotLoaded]:
 def _several_owners(what: str, offers: Iterable[Offer]) -> PluginError:
     """Names the owners, and as the one to disable any but the core, without which nothing runs."""
     owners = sorted(offer.distribution for offer in offers)
-    other = next((owner for owner in owners if owner != "prune-core"), owners[0])
+    other = next((owner for owner in owners if owner != OURS), owners[0])
     return PluginError(
         f"the {what} has several owners, {' and '.join(owners)}; disable one of them "
         f"(PRUNE_DISABLE={other}, or plugins.disabled in the recipe)"

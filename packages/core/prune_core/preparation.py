@@ -163,7 +163,7 @@ def prepare(recipe: Recipe) -> Preparation:
     _rehearse(job, teacher, student, features)
     masks = strategy.masks()
     compactor = choose(masks, recipe.compactor, job.plugins)
-    compactor.check(start, structure)
+    compactor.check(start, structure.under(masks))
     if recipe.portable:
         families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
         refuse_unportable(families, "zeros on disk" if masks.sparse else "no_norm" if recipe.simplify.no_norm else None)
@@ -235,17 +235,17 @@ def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
 def _start(job: Job, dense: PreTrainedModel, features: Dataset) -> PreTrainedModel:
     """What the student is a copy of: the dense model, less the layers that the recipe removes.
 
-    StructureError where a layout that was found, or that the recipe describes, makes another function, or where the
+    StructureError where a layout that no family of ours vouches for makes another function, or where the
     shorter model is another one than the dense model with these layers bypassed.
     """
     from prune_core import depth, trial
 
     structure = structure_of(dense, job.plugins)
     shorter, shortening = depth.shortened(dense, structure, job.recipe.depth)
-    if structure.layout is None and not shortening.gone:
+    if not trial.needed(structure) and not shortening.gone:
         return dense
     batch = job.task.model_inputs(job.task.collate([features[index] for index in range(min(4, len(features)))]))
-    if structure.layout is not None:
+    if trial.needed(structure):
         trial.prove(dense, structure, batch)
     if shortening.gone:
         depth.prove(dense, shorter, shortening.gone, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -13,11 +14,16 @@ from prune_core.configuring import strategy_config
 from prune_core.errors import RecipeError, TrainingError
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
+from prune_core.measure import dummy_inputs
 from prune_core.plugins import import_target, load_plugins
 from prune_core.recipe import Recipe
 from prune_core.strategy import Context, Progress, Strategy
+from prune_core.trial import needed, prove
 
 logger = logging.getLogger(__name__)
+
+_LENGTH = 8
+"""Tokens of the random texts on which a layout is tried."""
 
 
 class Pruning:
@@ -30,8 +36,9 @@ class Pruning:
 
     `strategy` is a Strategy, or the name of an installed one with its configuration's fields in `options`.
     `calibration()` yields batches of model inputs to strategies that look at the data before they start. Raises
-    PluginError for an unknown name, RecipeError for a wrong field, StructureError when the model has nothing to prune;
-    after `finish`, which ends it, every method raises TrainingError.
+    PluginError for an unknown name, RecipeError for a wrong field, StructureError when the model has nothing to prune,
+    or when no family of ours covers it and a trial compaction of it, on the first such batch or a random one, is
+    another function; after `finish`, which ends it, every method raises TrainingError.
     """
 
     def __init__(
@@ -52,7 +59,11 @@ class Pruning:
         self._finished = False
         self._strategy = make_strategy(strategy, options) if isinstance(strategy, str) else strategy
         self.total_steps = total_steps
-        self._strategy.prepare(Context(model, structure_of(model), total_steps, seed, calibration))
+        structure = structure_of(model)
+        if needed(structure):
+            offered = list(islice(calibration(), 1)) or [dummy_inputs(model, 2, _LENGTH)]
+            prove(model, structure, offered[0])
+        self._strategy.prepare(Context(model, structure, total_steps, seed, calibration))
         self._step = 0
         self._strategy.step(Progress(0, total_steps))
 

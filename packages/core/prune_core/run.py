@@ -59,7 +59,7 @@ from prune_core.training import (
     steps_of,
     train,
 )
-from prune_core.verify import Verification, digests, outputs, real_batches, save_verified, verify
+from prune_core.verify import Verification, digests, outputs, real_batches, save_verified, told, verify
 from prune_core.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
@@ -226,7 +226,8 @@ def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tupl
     task = ready.job.task
     masked, batches = task.load_model(str(workspace.masked)), list(real_batches(task))
     expected, structure = outputs(masked, batches), structure_of(masked, ready.job.plugins)
-    compaction = ready.compactor.compact(masked, masks, structure, inplace=True)
+    with told():
+        compaction = ready.compactor.compact(masked, masks, structure, inplace=True)
     return compaction, on_main(lambda: verify(expected, compaction, batches).enforce())
 
 

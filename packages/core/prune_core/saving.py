@@ -10,7 +10,7 @@ from transformers.models.auto import modeling_auto
 from prune_core.compactor import Compaction
 from prune_core.files import replacing
 from prune_core.sentence_folder import SentenceFolder, companions
-from prune_core.storage import packed_state
+from prune_core.storage import packable, packed_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -54,7 +54,7 @@ def save_compact(
     folder = Path(folder)
     model = compaction.model
     beside = companions(str(source), model) if source is not None else None
-    state = packed_state(model.state_dict(), compaction.masks) if compaction.masks.sparse else None
+    state = packed_state(model.state_dict(), packable(model, compaction.masks)) if compaction.masks.sparse else None
     with replacing(folder) as draft:
         model.save_pretrained(draft, state_dict=state)
         if processor is not None:

@@ -7,12 +7,14 @@ shape is another, where a name of its own would have left the weight at random.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
 
 from prune_core.errors import ModelError
@@ -58,13 +60,23 @@ def unpack_state(module: nn.Module, state: dict[str, Tensor], prefix: str, *args
         state[name] = unpack(state[name], state.pop(mask), module.get_parameter(name.removeprefix(prefix)).shape)
 
 
+def packable(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+    """Those of these weights that lie on disk by themselves.
+
+    Some of them transformers fuses there, as gate and up of DINOv2: their zeros are stored.
+    """
+    own = [one for one in get_model_conversion_mapping(model, add_legacy=False) if isinstance(one, WeightConverter)]
+    fused = [pattern for one in own for pattern in one.target_patterns]
+    return [name for name in names if not any(re.search(pattern, name) for pattern in fused)]
+
+
 def converters(model: PreTrainedModel, layers: Iterable[str]) -> list[WeightConverter]:
     """transformers' steps to load the weights of these linears, packed or not, and to pack them when saved again.
 
     Names are taken below the base model, as they are the same under every head.
     """
     prefix = f"{model.base_model_prefix}."
-    names = [f"{layer.removeprefix(prefix)}.{WEIGHT}" for layer in layers]
+    names = [name.removeprefix(prefix) for name in packable(model, [f"{layer}.{WEIGHT}" for layer in layers])]
     return [WeightConverter([name, f"{name}_mask"], name, [Unpack()]) for name in names]
 
 

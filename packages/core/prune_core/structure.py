@@ -1,7 +1,7 @@
 """ModelStructure: the attention and feed-forward units of one concrete model, by role."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -224,6 +224,11 @@ class ModelStructure:
                 raise StructureError(f"{pattern!r} names no prunable unit; there are {', '.join(self.keys())}")
             kept = tuple(unit for unit in kept if not fnmatchcase(unit.key, pattern))
         return replace(self, units=kept)
+
+    def under(self, masks: Container[str]) -> "ModelStructure":
+        """The structure with those units alone of which a weight is under a mask."""
+        masked = (unit for unit in self.units if any(f"{name}.weight" in masks for name in unit.linears()))
+        return replace(self, units=tuple(masked))
 
     def weights(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Parameter name and weight of every prunable linear."""

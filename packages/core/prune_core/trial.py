@@ -1,4 +1,4 @@
-"""Try a layout that no family's file vouches for, before anything is trained by it."""
+"""Try a layout that no family of ours vouches for, before anything is trained by it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import torch
 from torch import Tensor
 
 from prune_core.compaction.dense import DenseCompactor
-from prune_core.errors import StructureError, VerificationError
+from prune_core.errors import PruneError, StructureError
 from prune_core.kit.layouts import heads, neurons
 from prune_core.masks import Mask, MaskSet, bias_mask
+from prune_core.plugins import OURS
 from prune_core.structure import Attention, ModelStructure, Unit, linear, output_axis
-from prune_core.verify import outputs, verify
+from prune_core.verify import outputs, told, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def needed(structure: ModelStructure) -> bool:
+    """Whether a layout was found, described by a recipe, or is that of a plugin."""
+    return structure.layout is not None or structure.owner != OURS
 
 
 def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Tensor]) -> None:
@@ -32,8 +38,9 @@ def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Te
     masks.bake(masked)
     expected = outputs(masked, [batch])
     try:
-        verify(expected, DenseCompactor().compact(masked, masks, structure, inplace=True), [batch]).enforce()
-    except VerificationError as error:
+        with told():
+            verify(expected, DenseCompactor().compact(masked, masks, structure, inplace=True), [batch]).enforce()
+    except PruneError as error:
         raise StructureError(
             f"{type(model).__name__} cannot be compacted by the layout that was found or given for it "
             f"({', '.join(structure.keys()[:2])}, ...; see `prune inspect`): on a trial {error}"

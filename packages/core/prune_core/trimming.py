@@ -48,6 +48,7 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
         trimmed.tokenizer.save_pretrained(draft)
         if beside is not None:
             beside.copy_to(draft)
+        _reloads(draft, loaded, list(_inputs(loaded, trimmed.tokenizer, texts)))
     return {
         "output": str(output),
         "tokens": trimmed.kept,
@@ -82,6 +83,15 @@ def _inputs(model: PreTrainedModel, tokenizer: Any, texts: list[str]) -> Iterato
         tokens = tokenizer(text, truncation=True, max_length=_LENGTH, return_tensors="pt", return_token_type_ids=False)
         decoder = {"decoder_input_ids": tokens["input_ids"]} if model.config.is_encoder_decoder else {}
         yield {**tokens, **decoder}
+
+
+def _reloads(folder: Path, model: PreTrainedModel, inputs: list[dict[str, Tensor]]) -> None:
+    """VerificationError where what was saved to a folder does not compute exactly what `model` does."""
+    difference = largest_difference(outputs(model, inputs), outputs(load_saved(str(folder), "auto"), inputs))
+    if difference:
+        raise VerificationError(
+            f"reloaded, the trimmed model's outputs differ by {difference:.2e}; no model was written"
+        )
 
 
 def _proven(before: list[Tensor], after: list[Tensor], trimmed: Trimmed) -> float:

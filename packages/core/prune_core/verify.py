@@ -92,29 +92,34 @@ def save_proven(
 def _compared(
     expected: list[Tensor], compaction: Compaction, batches: list[dict[str, Tensor]], folder: Path, **beside: Any
 ) -> Verification:
-    with _told():
+    with told():
         save_compact(compaction, folder, **beside)
         reloaded = _reloaded(compaction, folder)
         found = outputs(compaction.model, batches)
         again = outputs(reloaded, batches)
-    return Verification(
-        masked_vs_compact=largest_difference(expected, found),
-        compact_vs_reloaded=largest_difference(found, again),
-        tolerance=tolerance(compaction.model, expected),
-        samples=sum(len(next(iter(batch.values()))) for batch in batches),
-    )
+        return Verification(
+            masked_vs_compact=largest_difference(expected, found),
+            compact_vs_reloaded=largest_difference(found, again),
+            tolerance=tolerance(compaction.model, expected),
+            samples=sum(len(next(iter(batch.values()))) for batch in batches),
+        )
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """VerificationError for whatever a compact model's own code raises; other errors say themselves what is wrong."""
+def told() -> Iterator[None]:
+    """VerificationError for whatever else is raised where a model is cut, or the compact one runs or loads.
+
+    Errors of ours, and of the disk, say themselves what is wrong.
+    """
     try:
         yield
     except (PruneError, OSError):
         raise
     except Exception as error:
         why = f"{type(error).__name__}: {brief(error)}"
-        raise VerificationError(f"the compact model does not run or load: {why}; no model was written") from error
+        raise VerificationError(
+            f"the compact model cannot be made, run or loaded: {why}; no model was written"
+        ) from error
 
 
 def save_verified(

@@ -1,17 +1,17 @@
-"""DINOv2: ViT's layer. The gated feed-forward part of its largest model is another layout, and is refused."""
+"""DINOv2: ViT's layer; that of its largest model has a gated feed-forward part."""
 
-from prune_core.architectures import Architecture, Sizes, Stack
+from dataclasses import replace
+
+from prune_core.architectures import Architecture, FeedForwardLayout, Sizes, Stack
 from prune_core.architectures.vit import ATTENTION, FFN
 
-DINOV2 = Architecture(
-    name="dinov2",
-    model_types=("dinov2",),
-    stacks=(
-        Stack(
-            layers="encoder.layer",
-            attention={"attention": ATTENTION},
-            ffn=FFN,
-            sizes=Sizes(head_size="head_dim", neurons=None),  # its FFN is a whole multiple of the hidden size
-        ),
-    ),
+_STACK = Stack(
+    layers="encoder.layer",
+    attention={"attention": ATTENTION},
+    ffn=FFN,
+    sizes=Sizes(head_size="head_dim", neurons=None),  # its FFN is a whole multiple of the hidden size
 )
+_GATED = FeedForwardLayout(up="mlp.up_proj", gate="mlp.gate_proj", down="mlp.down_proj", activation="mlp.act_fn")
+
+DINOV2 = Architecture(name="dinov2", model_types=("dinov2",), stacks=(_STACK,))
+DINOV2_GATED = replace(DINOV2, name="dinov2-gated", stacks=(replace(_STACK, ffn=_GATED),))

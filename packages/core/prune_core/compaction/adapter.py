@@ -13,11 +13,18 @@ from prune_core.structure import Attention
 
 
 class Adapter:
-    """Called by compaction, `narrow` and `empty` by loading as well; on the meta device too. Here they do nothing."""
+    """Called by compaction, `narrow` and `empty` by loading as well; on the meta device too. Here they do nothing.
+
+    `check` is called before a model is trained whose heads may go.
+    """
 
     alike: ClassVar[bool] = False
     """Whether the layers of a stack share something of every head, such as position biases: where the layers are to be
     those of a stock class, all of them keep the same heads."""
+
+    @staticmethod
+    def check(core: nn.Module) -> None:
+        """Raise the StructureError of a `core` that can lose no head."""
 
     @staticmethod
     def narrow(core: nn.Module, kept: Sequence[int]) -> None:

@@ -17,13 +17,17 @@ class DebertaAdapter(Adapter):
     """Cuts them, where the configuration has them."""
 
     @staticmethod
-    def narrow(core: nn.Module, kept: Sequence[int]) -> None:
-        assert isinstance(core, DisentangledSelfAttention)
-        if core.talking_head:
+    def check(core: nn.Module) -> None:
+        if getattr(core, "talking_head", False):
             raise StructureError(
                 "this DeBERTa mixes the heads of a layer (talking_head in its configuration): none can be removed; "
-                "exclude *.attention"
+                "strategy.exclude: ['*.attention'] prunes the rest"
             )
+
+    @staticmethod
+    def narrow(core: nn.Module, kept: Sequence[int]) -> None:
+        assert isinstance(core, DisentangledSelfAttention)
+        DebertaAdapter.check(core)
         rows = lines_of(core.attention_head_size, kept)
         for name in ("q_bias", "v_bias"):
             setattr(core, name, select(getattr(core, name), rows, 0))

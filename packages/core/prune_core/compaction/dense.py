@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.decide import kept_indices
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
 from prune_core.granularity import Axis, Element
 from prune_core.loading import record
 from prune_core.masks import Mask, MaskSet
+from prune_core.storage import packable
 from prune_core.structure import ModelStructure, Unit, linear
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ class DenseCompactor(Compactor):
         {"element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"}
     )
 
+    def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
+        """StructureError for attention that can lose no head."""
+        for unit in structure.attention:
+            adapter_of(unit).check(model.get_submodule(unit.core))
+
     @torch.no_grad()
     def compact(
         self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
@@ -36,6 +43,7 @@ class DenseCompactor(Compactor):
         reports = []
         remaining: dict[str, Mask] = {}
         stored = 0
+        left_out = packable(smaller, (f"{name}.weight" for name in structure.linears())) if masks.sparse else []
         for unit in structure.units:
             if not unit.linears():
                 continue
@@ -45,7 +53,7 @@ class DenseCompactor(Compactor):
             remaining |= inner
             resize(smaller, unit, kept)
             MaskSet(inner).bake(smaller)
-            stored += _stored(smaller, unit, inner if masks.sparse else {}, bool(kept))
+            stored += _stored(smaller, unit, {name: inner[name] for name in inner.keys() & set(left_out)}, bool(kept))
         record(smaller, tuple(reports), structure, sparse=masks.sparse)
         return Compaction(smaller, tuple(reports), MaskSet(remaining, sparse=masks.sparse), stored / total)
 

@@ -40,7 +40,8 @@ class UniformCompactor(Compactor):
     automatic: ClassVar[bool] = False
 
     def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
-        """StructureError for a family without `sizes`, ModelError for a model that needs prune_core as it is."""
+        """StructureError for a family without `sizes`, or heads that cannot go; ModelError for a compact model."""
+        DenseCompactor().check(model, structure)
         if not structure.stacks or any(stack.sizes is None for stack in structure.stacks):
             raise StructureError(
                 f"{structure.architecture} models cannot have one size for all layers: their family names no fields "
