@@ -190,6 +190,14 @@ def test_resume_takes_the_recipe_of_the_run(prune: Callable, ran: list, file: Pa
     assert [call["recipe"].output for call in ran] == [file.parent, file.parent, Path("elsewhere")]
 
 
+def test_resume_of_a_recipe_that_names_no_run(prune: Callable, ran: list, tmp_path: Path) -> None:
+    """A run without a folder of its own gets one named by the time: there is none to go on with."""
+    (tmp_path / "mine.yaml").write_text("strategy: {name: sample, steps: 1}\n")
+    result = prune("run", tmp_path / "mine.yaml", "--resume")
+    assert "--resume needs the run, as in prune run runs/first --resume" in result.errors[0]
+    assert ran == []
+
+
 def test_resume_of_a_run_that_is_not_there_is_the_cores_to_refuse(prune: Callable, ran: list, tmp_path: Path) -> None:
     prune("run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", tmp_path / "new", "--resume")
     assert ran[0]["recipe"].output == tmp_path / "new"

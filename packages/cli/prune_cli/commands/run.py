@@ -137,6 +137,8 @@ def run(
     said = {**ctx.params, **depth, "output": output, "compactor": options.compactor_of(compactor, uniform)}
     tree, source = laid_over(file, said, of_a_run=folder is not None)
     resolved = validated(tree, source)
+    if resume and resolved.output is None:
+        raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
     if dry_run:
         _plan(resolved, resume, overwrite, json)
     else:
@@ -152,8 +154,6 @@ def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path
         from prune_core.workspace import run_of
 
         return (recipe / RECIPE, recipe) if recipe.is_dir() else (recipe, run_of(recipe))
-    if resume and output is None:
-        raise typer.BadParameter("--resume needs the run, as in prune run runs/first --resume")
     if resume and output and (output / RECIPE).is_file():
         return output / RECIPE, output
     return None, None
