@@ -1,5 +1,6 @@
 """The best evaluation at the final density is what is kept; patience ends a training, also one that was resumed."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from prune_core.errors import RecipeError
+from prune_core.errors import RecipeError, TrainingError
 from prune_core.recipe import Recipe, TrainingSection
 from prune_core.strategy import Progress
 from prune_core.testing.tiny import tiny_inputs, tiny_model
@@ -82,6 +83,21 @@ def test_the_best_at_the_final_density_is_kept(tmp_path: Path):
     assert made.strategy is not None
     assert made.strategy.at == 8  # type: ignore[attr-defined]
     assert saved(tmp_path) == {"checkpoint-8", "checkpoint-10", "checkpoint-12"}, "rotation spares the best"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_best_one_that_was_damaged_is_named(gone: bool, tmp_path: Path):
+    trained(tmp_path, SCORES)
+    best = tmp_path / "checkpoints" / "checkpoint-8"
+    if gone:
+        shutil.rmtree(best)
+    else:
+        (best / "model.safetensors").write_bytes(b"half")
+    fault = "it is gone" if gone else r"model\.safetensors"
+    with pytest.raises(
+        TrainingError, match=rf"checkpoint-8, the best one, is damaged \({fault}\): remove .*checkpoints"
+    ):
+        trained(tmp_path, SCORES)
 
 
 def test_less_may_be_better(tmp_path: Path):

@@ -24,11 +24,18 @@ NEEDED = ("*model*", "optimizer*", "scheduler.pt", "trainer_state.json")
 def last(folder: Path) -> Path | None:
     """The last checkpoint of which every file can be read, None where there is none; a warning names damaged ones."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        damage = [*_missing(checkpoint), *(path.name for path in sorted(checkpoint.iterdir()) if not is_whole(path))]
-        if not damage:
+        found = damage(checkpoint)
+        if not found:
             return checkpoint
-        logger.warning("%s is damaged (%s): the one before it is taken, if there is one", checkpoint, ", ".join(damage))
+        logger.warning("%s is damaged (%s): the one before it is taken, if there is one", checkpoint, ", ".join(found))
     return None
+
+
+def damage(checkpoint: Path) -> list[str]:
+    """What of a checkpoint cannot be read, or is not there."""
+    if not checkpoint.is_dir():
+        return ["it is gone"]
+    return [*_missing(checkpoint), *(path.name for path in sorted(checkpoint.iterdir()) if not is_whole(path))]
 
 
 def state_of(checkpoint: Path) -> TrainerState:

@@ -44,7 +44,7 @@ def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
     best = trainer.judge.best(state)
     if best is not None and best != state.global_step:
         logger.info("the model of step %d is kept: it was the best at the final density", best)
-        trainer.restore(folder / f"checkpoint-{best}")
+        trainer.restore(_whole(folder / f"checkpoint-{best}"))
 
 
 def _trained(trainer: PruningTrainer, log: Path, stage: str, last: Path | None) -> TrainerState:
@@ -61,6 +61,17 @@ def _trained(trainer: PruningTrainer, log: Path, stage: str, last: Path | None) 
     if interruption.asked(trainer.args):
         raise KeyboardInterrupt
     return trainer.state
+
+
+def _whole(best: Path) -> Path:
+    """The checkpoint of the best evaluation; TrainingError where it cannot be read: no other has that model."""
+    found = checkpoints.damage(best)
+    if found:
+        raise TrainingError(
+            f"{best}, the best one, is damaged ({', '.join(found)}): remove {best.parent} and run with "
+            "--resume to train again"
+        )
+    return best
 
 
 def _check_processes(checkpoint: Path, trainer: PruningTrainer) -> None:
