@@ -46,7 +46,10 @@ class _Judged:
 
 
 class QuestionAnswering(TabularTask):
-    """Spans of contexts. A context that is too long is read in windows; figures are of examples, not of windows."""
+    """Spans of contexts. A context that is too long is read in windows; figures are of examples, not of windows.
+
+    A json file may be one of SQuAD's own, with articles of paragraphs.
+    """
 
     section: QuestionAnsweringConfig
     roles: ClassVar[tuple[str, ...]] = ROLES
