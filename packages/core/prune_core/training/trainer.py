@@ -65,6 +65,7 @@ class PruningTrainer(Trainer):
         self.strategy = strategy
         self.teacher = teacher
         self.judge = Judge(task, strategy, patience)
+        self._losses: list[tuple[Tensor, dict[str, Any]]] = []  # of the batches of a step, and what they were made of
         if teacher is not None:
             teacher.to(self.args.device, sharded=self.sharded)
         if strategy is not None:
@@ -90,11 +91,10 @@ class PruningTrainer(Trainer):
             return super().predict(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One batch; TrainingError, before the weights or a checkpoint can take harm, when its loss is no number."""
+        """One batch. Whether its loss is a number is asked in the end of its step: that waits for the device."""
         penalty = self._penalty(model)
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs) + penalty
-        if not torch.isfinite(loss):
-            raise self._astray(f"the loss is {float(loss)}", self._where(inputs))
+        self._losses.append((loss, inputs))
         return loss
 
     def _where(self, inputs: dict[str, Any]) -> str:
@@ -107,15 +107,22 @@ class PruningTrainer(Trainer):
         return f"the first layer that puts out nan or infinity is {layer}"
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip; TrainingError where a finite loss has gradients that would make every weight nan at this step."""
+        """Clip; TrainingError, before the weights or a checkpoint can take harm, where a loss of this step, or the norm
+        of its gradients, is no number. All of that is asked at once, for each question waits for the device.
+        """
         norm = undivided(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
+        batches, self._losses = self._losses, []
+        size, *losses = torch.stack([norm.float(), *(loss.float() for loss, _ in batches)]).tolist()
+        for loss, (_, inputs) in zip(losses, batches, strict=True):
+            if not math.isfinite(loss):
+                raise self._astray(f"the loss is {loss}", self._where(inputs))
         scaler = self.accelerator.scaler
-        if math.isfinite(norm):
+        if math.isfinite(size):
             return norm
         if scaler is None:
-            raise self._astray(f"the norm of the gradients is {float(norm)}", "the loss itself is finite")
+            raise self._astray(f"the norm of the gradients is {size}", "the loss itself is finite")
         if scaler.get_scale() < SMALLEST_SCALE:  # a scaler skips such steps by itself, and tries a smaller one
-            raise self._astray(f"the norm of the gradients is {float(norm)} in fp16", "bf16 has a wider range")
+            raise self._astray(f"the norm of the gradients is {size} in fp16", "bf16 has a wider range")
         return norm
 
     def _astray(self, what: str, where: str) -> TrainingError:

@@ -1,0 +1,163 @@
+"""No operation of a training step waits for the device: on a GPU each wait would leave it idle.
+
+Operations whose result the CPU must know (a number, a count, the shape of a selection) are looked for as they run.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.optim import AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prune_core.loading import structure_of
+from prune_core.pruning import Pruning, make_strategy
+from prune_core.recipe import DistillationSection, TrainingSection
+from prune_core.strategy import Context
+from prune_core.teacher import Teacher
+from prune_core.testing.tiny import tiny_inputs, tiny_model
+from prune_core.training import PruningTrainer, arguments, train
+from tests.core.loops import BINARIZERS, BLOCKS, STRATEGIES
+
+WAITING = {
+    *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "argwhere", "masked_select", "bincount", "histc"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
+}
+SELECTING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""Those wait where they select by a mask, whose ones must be counted."""
+
+
+class Waits(TorchDispatchMode):
+    """Names of operations that wait, of those that run in it, the backward pass included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        if name in WAITING or (name in SELECTING and any(_is_mask(index) for index in args[1])):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_mask(index: torch.Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _transformers_asks_for_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers itself waits once a forward, of the dense model too: to see whether a mask hides anything."""
+    monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: float(x.max()),
+        lambda x: x.masked_select(x > 0),
+        lambda x: torch.equal(x, x),
+        lambda x: x.masked_fill_(x > 0, 0) if x.unique().numel() else x,
+    ],
+)
+def test_operations_that_wait_are_seen(operation: Callable[[torch.Tensor], object]):
+    x = torch.randn(8)
+    with Waits() as waits:
+        operation(x)
+    assert waits.found
+
+
+@pytest.mark.parametrize("binarizer", [None, *BINARIZERS])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_masked_step_waits_for_nothing(strategy: str, binarizer: str | None):
+    """Forward, penalty, backward and the strategy's own step, from the first step to the last."""
+    model = tiny_model("bert", attn_implementation="eager").train()
+    inputs, options = tiny_inputs(model), {} if binarizer is None else {"binarizer": binarizer}
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy], **options)
+    optimizer = AdamW(pruning.parameter_groups(lr=1e-3))
+    for _ in range(6):
+        with Waits() as waits:
+            (model(**inputs).loss + pruning.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with waits:
+            pruning.step()
+        assert waits.found == []
+
+
+@contextmanager
+def watching(trainer: PruningTrainer, watch: Any) -> Iterator[None]:
+    own = trainer.training_step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        with watch:
+            return own(*args, **kwargs)
+
+    trainer.training_step = step  # type: ignore[method-assign]
+    yield
+
+
+def of_a_run(folder: Path, strategy: str, device: str) -> PruningTrainer:
+    """As `prune run` trains: with a teacher that shows logits, hidden states and attention maps."""
+    model, dense = (tiny_model("bert", attn_implementation="eager") for _ in range(2))
+    task: Any = SimpleNamespace(
+        collate=lambda rows: tiny_inputs(model),
+        metrics=None,
+        metric="accuracy",
+        greater_is_better=True,
+        imitation="distribution",
+        forward=lambda model, batch, **options: model(**batch, **options),
+        loss=lambda outputs, batch: outputs.loss,
+        model_inputs=lambda batch: {name: value for name, value in batch.items() if name != "labels"},
+        taught=lambda outputs, batch: {"logits": outputs.logits},
+        counted=lambda batch: None,
+    )
+    pruned = make_strategy(strategy, BLOCKS[strategy])
+    pruned.prepare(Context(model, structure_of(model), 4, 0, tuple))
+    section = TrainingSection(max_steps=4, batch_size=4, logging_steps=50)
+    args = arguments(section, folder / "checkpoints", device, text=False)
+    teacher = Teacher(dense, task, DistillationSection(attention_maps=0.1))
+    rows = Dataset.from_dict({"row": list(range(16))})
+    return PruningTrainer(model=model, args=args, train_dataset=rows, task=task, strategy=pruned, teacher=teacher)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_of_a_run_waits_for_nothing(strategy: str, tmp_path: Path):
+    trainer, waits = of_a_run(tmp_path, strategy, "cpu"), Waits()
+    with watching(trainer, waits):
+        train(trainer, tmp_path / "metrics.jsonl", "prune")
+    assert trainer.state.global_step == 4
+    assert waits.found == []
+
+
+@contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_waits_for_nothing_on_a_gpu(strategy: str):
+    model = tiny_model("bert", attn_implementation="eager").cuda().train()
+    inputs = {name: value.cuda() for name, value in tiny_inputs(model).items()}
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy])
+    optimizer = AdamW(pruning.parameter_groups(lr=1e-3))
+    for _ in range(6):
+        with _refusing_to_wait():
+            (model(**inputs).loss + pruning.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruning.step()
