@@ -80,15 +80,17 @@ there is no tick, the same test asserts that it is refused, or left as it was, f
 
 - **heads**, **FFN**: whole heads, whole neurons are removed; the compact model computes what the masked one does, in
   float32 to 1e-5 and in bfloat16 within its rounding, and reloads with plain `from_pretrained`
-- **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; "FFN" or "heads"
-  alone where the others keep their number
+- **depth**: layers are removed (`--drop-layers`, `--keep-layers`), the configuration in step; the others are pruned
+- **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; empty layers go.
+  Where one of the three stays as it is, the others are named
 - **generate**: every class that generates gives the masked model's tokens, with a dynamic and a static cache
 """
 
 FAMILY_COLUMNS = {
     "heads": ("heads",),
     "FFN": ("FFN",),
-    "uniform": ("uniform heads", "uniform FFN"),
+    "depth": ("depth",),
+    "uniform": ("uniform heads", "uniform FFN", "uniform layers"),
     "generate": ("dynamic cache", "static cache"),
 }
 """Column of the table of families -> what has to be done for its tick."""

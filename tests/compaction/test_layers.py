@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoBackbone, AutoModelForSequenceClassification
 
 from prune_core.compaction import compact
 from prune_core.compaction.layers import origins
@@ -18,7 +18,7 @@ from prune_core.loading import structure_of
 from prune_core.pretrained import load_saved
 from prune_core.recipe import DepthSection, Recipe
 from prune_core.testing.sample_masks import unit_masks
-from prune_core.testing.tiny import FAMILIES, tiny_inputs, tiny_model
+from prune_core.testing.tiny import FAMILIES, tiny_config, tiny_inputs, tiny_model
 
 SHARED = ("albert", "swin")
 """Layers that are run through again and again, and stages: no number of layers to set."""
@@ -130,6 +130,22 @@ def test_shorter_and_shorter_is_told_of_the_whole():
     assert twice.config.prune_layers == {"layer": {"kept": [1, 4, 5], "of": 6}}
 
 
+def test_the_stages_of_a_backbone_follow(tmp_path):
+    """Each is what a layer handed on: that of a removed one is what the layer before it does."""
+    model = AutoBackbone.from_config(tiny_config("dinov2", layers=4, out_indices=[1, 2, 4])).eval()
+    small, shortening = shorter(model, drop=["layer.1"])
+    assert (small.config.out_indices, small.config.out_features) == ([1, 3], ["stage1", "stage3"])
+    small.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    whole = handing_on(model, *(layer.path for layer in shortening.gone))
+    pixels = tiny_inputs(model)["pixel_values"]
+    with torch.no_grad():
+        first, _, last = whole(pixels).feature_maps
+        found = again(pixels).feature_maps
+    assert torch.equal(found[0], first)
+    assert torch.equal(found[1], last)
+
+
 def test_a_model_of_no_known_family_too():
     from tests.compaction.test_discovery import tiny
 
@@ -216,7 +232,7 @@ class TestFolder:
         assert report["verification"]["masked_vs_compact"] == 0
         code = (
             "import sys; sys.modules['prune_core'] = None\n"
-            "from transformers import AutoModelForSequenceClassification as Auto\n"
+            "from transformers import AutoBackbone, AutoModelForSequenceClassification as Auto\n"
             f"print(len(Auto.from_pretrained({str(tmp_path / 'small')!r}).bert.encoder.layer))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

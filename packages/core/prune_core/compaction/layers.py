@@ -68,6 +68,7 @@ class Shortening:
             total = len(kept) + sum(one.parent == layer.parent for one in self.gone)
             before = origins(config).get(layer.stack.prefix, tuple(range(total + 1)))
             known[layer.stack.prefix] = (*(before[number] for number in kept), before[-1])
+            found |= _stages(config, list(kept), total)
         record = {key.removesuffix("."): {"kept": list(one[:-1]), "of": one[-1]} for key, one in known.items()}
         return found | {RECORD: record}
 
@@ -138,6 +139,17 @@ def origins(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
 def output_of(unit: Unit) -> str:
     """The linear whose outputs a unit adds to what its layer hands on."""
     return unit.output if isinstance(unit, Attention) else unit.down
+
+
+def _stages(config: PreTrainedConfig, kept: Sequence[int], total: int) -> dict[str, Any]:
+    """The stages of a backbone, of which the first is what enters layer 0, and each other what a layer hands on."""
+    names = getattr(config, "stage_names", ())
+    if len(names) != total + 1:
+        return {}
+    given = [index % len(names) for index in config.out_indices]
+    indices = sorted({sum(number < index for number in kept) for index in given})
+    stages = {"stage_names": names[: len(kept) + 1]}
+    return stages | {"_out_indices": indices, "_out_features": [names[index] for index in indices]}
 
 
 def _numbers(layers: Iterable[Layer], gone: Sequence[Layer]) -> dict[str, dict[int, int]]:

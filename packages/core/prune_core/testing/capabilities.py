@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.compaction import compact
+from prune_core.compaction.layers import layers_of
 from prune_core.compactor import Compaction
+from prune_core.depth import prove, shortened
 from prune_core.errors import PruneError, VerificationError
 from prune_core.loading import structure_of
+from prune_core.recipe import DepthSection
 from prune_core.structure import Attention, FeedForward, ModelStructure, Unit
 from prune_core.testing.head_classes import head_classes, tiny_head
 from prune_core.testing.loop import tensors
@@ -51,7 +54,7 @@ class Sample:
 
     def of(self, cls: type[PreTrainedModel]) -> Sample:
         """The same with a model of another head."""
-        return Sample(tiny_head(cls, self.model.config), self.inputs, self.large)
+        return replace(self, model=tiny_head(cls, self.model.config))
 
     def compacted(self, kept: Kept, compactor: str = "auto") -> tuple[PreTrainedModel, Compaction]:
         """The masked model and its compaction; AssertionError where the masks change nothing."""
@@ -119,7 +122,7 @@ def head_class(sample: Sample) -> str | None:
 
 def _units(sample: Sample, kind: type[Unit]) -> str | None:
     for dtype in (torch.float32, torch.bfloat16):
-        one = Sample(copy.deepcopy(sample.model), sample.inputs, sample.large)
+        one = replace(sample, model=copy.deepcopy(sample.model))
         nn.Module.to(one.model, dtype)
         units = [unit.key for unit in one.structure.units if isinstance(unit, kind)]
         for kept in ({key: uneven(one.model)[key] for key in units}, dict.fromkeys(units, ())):
@@ -151,6 +154,29 @@ def _uniform(sample: Sample, kind: type[Unit]) -> str | None:
         return None
     why = [note.partition(": ")[2].replace(type(sample.model).__name__, "its class") for note in compaction.notes]
     return "; ".join(dict.fromkeys(why))
+
+
+def uniform_layers(sample: Sample) -> str | None:
+    """A layer of each stack of which nothing is left goes, with the configuration in step."""
+    second = [layer for layer in layers_of(sample.structure) if layer.number == 1]
+    if not second:
+        return "no field of the configuration is known for the number of its layers"
+    masked, compaction = sample.compacted({unit.key: () for layer in second for unit in layer.units}, "uniform")
+    sample.check_same(compaction, masked)
+    sample.prove(masked, compaction)
+    left = len(layers_of(structure_of(compaction.model)))
+    if left == len(layers_of(sample.structure)) - len(second):
+        return None
+    return "an empty layer stays: it does more than hand on what it gets, as where a norm stands behind the sum"
+
+
+def depth(sample: Sample) -> str | None:
+    """A layer of each stack is removed, whatever is in it; the others are then compacted as ever."""
+    shorter, shortening = shortened(sample.model, sample.structure, DepthSection(drop=("*layer.1",)))
+    prove(sample.model, shorter, shortening.gone, sample.inputs(shorter))
+    one = replace(sample, model=shorter)
+    assert len(layers_of(one.structure)) == len(layers_of(sample.structure)) - len(shortening.gone)
+    return head_class(one)
 
 
 def dynamic_cache(sample: Sample) -> str | None:
@@ -197,8 +223,10 @@ def generated(sample: Sample, model: Any, **options: object) -> tuple[Tensor, Te
 CAPABILITIES: dict[str, Callable[[Sample], str | None]] = {
     "heads": heads,
     "FFN": neurons,
+    "depth": depth,
     "uniform heads": uniform_heads,
     "uniform FFN": uniform_neurons,
+    "uniform layers": uniform_layers,
     "dynamic cache": dynamic_cache,
     "static cache": static_cache,
 }
