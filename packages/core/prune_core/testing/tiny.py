@@ -143,6 +143,7 @@ _FAMILIES: dict[str, _Family] = {
     "vit": _IMAGE,
     "deit": _IMAGE.having(architectures=["DeiTForImageClassification"]),
     "dinov2": _IMAGE.having(mlp_ratio=NEURONS // HIDDEN),
+    "dinov2-gated": replace(_IMAGE, model_type="dinov2").having(mlp_ratio=3, use_swiglu_ffn=True),
     "swin": replace(_IMAGE, sizes=_two_stages).having(patch_size=1, window_size=2),
     "clip": _Family("", _two_towers, {"projection_dim": HIDDEN // 2}),
     "clip_text_model": replace(_TEXT, head="").having(**_MARKS),
