@@ -63,6 +63,10 @@ class _Compact:
         recorded = getattr(config, "quantization_config", None)
         if isinstance(recorded, dict):  # else prune_core is imported, and cuts the model by itself
             restore(self, discover(self, ARCHITECTURES), recorded["units"])
+
+    @classmethod
+    def is_custom_code(cls):  # names of weights on disk are converted as the stock class's are
+        return False
 """
 
 
