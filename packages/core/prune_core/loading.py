@@ -172,9 +172,13 @@ def record(
     no_norm = no_norm or (before is not None and before.no_norm)
     if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or no_norm:
         layout = as_data(structure.layout) if structure.layout else None
-        model.config.quantization_config = PruneConfig(
-            known, sparse, plugin=structure.owner, architecture=layout, no_norm=no_norm
-        )
+        others: dict[str, Any] = {"plugin": structure.owner, "no_norm": no_norm}
+        model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
+        for stack in structure.stacks:  # those with a configuration of their own, which their own model is loaded by
+            part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
+            own = {key: entry for key, entry in known.items() if key.startswith(stack.prefix)}
+            if part and own:
+                getattr(model.config, part).quantization_config = PruneConfig(own, sparse, **others)
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
