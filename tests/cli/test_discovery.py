@@ -28,6 +28,25 @@ def test_inspect_by_a_recipe_that_names_the_modules(prune: Callable, tmp_path: P
     assert len(units) == 8
 
 
+def test_a_model_pruned_elsewhere_by_a_recipe_that_names_its_modules(prune: Callable, tmp_path: Path) -> None:
+    """Its shrunk matrices are read by the same names."""
+    model = tiny("luke")
+    for layer in model.luke.encoder.layer if hasattr(model, "luke") else model.encoder.layer:
+        layer.output.dense.weight.data[:, :32] = 0
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(tmp_path / "pruned")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"architecture": {"stacks": [LUKE]}}))
+    refused = prune("compact", tmp_path / "pruned", "--output", tmp_path / "small")
+    assert refused.code
+    assert "w2e_query" in refused.err
+    assert not (tmp_path / "small").exists()
+    done = prune("compact", tmp_path / "pruned", "--output", tmp_path / "small", "--recipe", recipe)
+    assert done.code == 0, done.err
+    config = json.loads((tmp_path / "small" / "config.json").read_text())
+    assert config["quantization_config"]["units"]["layer.0.ffn"] == {"kept": 32, "of": 64}
+
+
 def test_compact_what_was_found_and_make_it_portable(prune: Callable, tmp_path: Path) -> None:
     model = tiny("ernie")
     for layer in model.ernie.encoder.layer:

@@ -38,7 +38,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     refuse_occupied(output)
     recipe = recipe or Recipe()
     plugins = plugins_of(recipe)
-    dense = load_saved(str(model), "auto") if masks else load_pruned(str(model))
+    dense = load_saved(str(model), "auto") if masks else load_pruned(str(model), plugins)
     structure = structure_of(dense, plugins)
     decided = MaskSet.load(masks) if masks else _zeros(dense, structure, recipe)
     decided.check_units(structure.sizes())

@@ -25,6 +25,7 @@ from prune_core.errors import MaskError, ModelError
 from prune_core.granularity import Element
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
+from prune_core.plugins import Plugins
 from prune_core.pretrained import brief, load_saved, read_config, saved_class
 from prune_core.structure import Attention, ModelStructure, Unit
 
@@ -35,16 +36,17 @@ _ORIGINAL, _MASK = "_orig", "_mask"
 State = dict[str, Tensor]
 
 
-def load_pruned(path: str) -> PreTrainedModel:
+def load_pruned(path: str, plugins: Plugins | None = None) -> PreTrainedModel:
     """The model of a folder or hub name as a dense one of its own dtype, with zeros where something was pruned.
 
-    ModelError where its matrices fit neither its configuration nor the `pruned_heads` that it names.
+    Its units are those that `plugins` (all that are installed, by default) describe. ModelError where its matrices fit
+    neither its configuration nor the `pruned_heads` that it names.
     """
     config, folder = read_config(path), Path(path)
     if not folder.is_dir() or getattr(config, "quantization_config", None) is not None:
         return load_saved(path, "auto")
     state = _state(folder)
-    whole = _widened(_unmasked(state), config, path)
+    whole = _widened(_unmasked(state), config, path, plugins)
     if whole.keys() == state.keys() and all(whole[name] is state[name] for name in whole):
         return load_saved(path, "auto")
     with tempfile.TemporaryDirectory() as draft:
@@ -96,13 +98,13 @@ def _unmasked(state: State) -> State:
     return rest | {name: state[f"{name}{_ORIGINAL}"] * state[f"{name}{_MASK}"] for name in pruned}
 
 
-def _widened(state: State, config: PreTrainedConfig, path: str) -> State:
+def _widened(state: State, config: PreTrainedConfig, path: str, plugins: Plugins | None) -> State:
     """The same, smaller matrices of a unit at the size that the configuration says, zeros in the new places."""
     with torch.device("meta"):
         skeleton: Any = saved_class(config, path)(config)
     shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
     found = dict(state)
-    for unit in structure_of(skeleton).units:
+    for unit in structure_of(skeleton, plugins).units:
         kept = _kept(unit, state, shapes, config)
         for module in unit.linears() if kept is not None else ():
             index, axis = lines(unit, module, kept or [])

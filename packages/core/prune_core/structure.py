@@ -18,12 +18,13 @@ Linear = nn.Linear | Conv1D
 
 
 class Role(StrEnum):
-    """What a linear does in a transformer. QKV and FFN_GATE_UP are several in one, fused."""
+    """What a linear does in a transformer. QKV, KEY_VALUE and FFN_GATE_UP are several in one, fused."""
 
     QUERY = "query"
     KEY = "key"
     VALUE = "value"
     QKV = "qkv"
+    KEY_VALUE = "key_value"
     ATTENTION_OUTPUT = "attention_output"
     FFN_UP = "ffn_up"
     FFN_GATE = "ffn_gate"
@@ -43,9 +44,9 @@ class Attention:
 
     `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
     (a stub) both counts are 0. One path for query, key and value is a fused linear: all queries come first in it, then
-    all keys; with `by_head` those of one head. `turned`: its weights are [in, out]. `value_bias`: a parameter that is
-    the bias of the values, where they have none of their own. `cross`: keys and values come from another stack.
-    `adapter`: as in the family's layout.
+    all keys; with `by_head` those of one head; one path for key and value alone likewise. `turned`: its weights are
+    [in, out]. `value_bias`: a parameter that is the bias of the values, where they have none of their own. `cross`: keys
+    and values come from another stack. `adapter`: as in the family's layout.
     """
 
     key: str
@@ -78,11 +79,17 @@ class Attention:
         """Whether query, key and value are one linear."""
         return self.query == self.value
 
+    @property
+    def paired(self) -> bool:
+        """Whether key and value are one linear, and query another."""
+        return self.key_ == self.value != self.query
+
     def linears(self) -> dict[str, Role]:
         """Module path -> role; empty for a stub."""
         if not self.heads:
             return {}
-        separate = {self.query: Role.QUERY, self.key_: Role.KEY, self.value: Role.VALUE}
+        value = Role.KEY_VALUE if self.paired else Role.VALUE
+        separate = {self.query: Role.QUERY, self.key_: Role.KEY, self.value: value}
         return ({self.query: Role.QKV} if self.fused else separate) | {self.output: Role.ATTENTION_OUTPUT}
 
     def slice_of(self, module: str) -> Head:
@@ -93,6 +100,8 @@ class Attention:
             whole = Head(queries, "columns")
         elif self.fused:
             whole = Head(queries + 2 * one, "rows") if self.by_head else Head(queries, "rows", (one, one))
+        elif self.paired and module == self.value:
+            whole = Head(2 * one, "rows") if self.by_head else Head(one, "rows", (one,))
         return whole.turned() if self.turned else whole
 
     def place(self, role: Role) -> Place:
@@ -101,7 +110,7 @@ class Attention:
             return self.output, WHOLE
         one, module = self.head_size, {Role.QUERY: self.query, Role.KEY: self.key_, Role.VALUE: self.value}[role]
         parts = {Role.QUERY: slice(-2 * one), Role.KEY: slice(-2 * one, -one), Role.VALUE: slice(-one, None)}
-        return module, parts[role] if self.fused else WHOLE
+        return module, parts[role] if self.fused or (self.paired and module == self.value) else WHOLE
 
     def deciding(self) -> tuple[Place, ...]:
         """Where a head has nothing left to do when no weight is left."""
@@ -338,7 +347,7 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
     paths = (layout.query, layout.key, layout.value, layout.output)
     _, keys, _, output = (linear(layer, name) for name in paths)
     heads, shared = inputs(output) // head_size, outputs(keys) // head_size
-    shared = (shared - heads) // 2 if found.fused else shared
+    shared = (shared - heads) // 2 if found.fused else shared // 2 if found.paired else shared
     if not shared or heads % shared:
         raise StructureError(
             f"{found.key_} gives {outputs(keys)} features, which is no number of heads of {head_size} features beside "

@@ -10,10 +10,10 @@ class AttentionLayout:
     is their number.
 
     One path for query, key and value is a fused linear: all queries come first in it, then all keys, then all values;
-    with `by_head` those of one head and then those of the next. `value_bias`: a parameter in the place of the bias of
-    the values. `cross`: keys and values come from another stack, so a decoder's cache of its own past is not read here.
-    `adapter`: "module:Class" of an `Adapter` (prune_core.compaction.adapter) for what more than narrower linears a
-    family needs.
+    with `by_head` those of one head and then those of the next. One path for key and value alone likewise.
+    `value_bias`: a parameter in the place of the bias of the values. `cross`: keys and values come from another stack,
+    so a decoder's cache of its own past is not read here. `adapter`: "module:Class" of an `Adapter`
+    (prune_core.compaction.adapter) for what more than narrower linears a family needs.
     """
 
     core: str

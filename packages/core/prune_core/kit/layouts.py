@@ -27,9 +27,10 @@ def joint(unit: Attention, block: Block) -> list[GroupPlan]:
             f"{unit.key} has {unit.heads} query heads and {unit.key_value_heads} key heads: a joint mask needs as many "
             "of both; turn joint_attention off"
         )
-    if unit.fused:
+    if unit.fused or unit.paired:
+        several = "query, key and value" if unit.fused else "key and value"
         raise StructureError(
-            f"{unit.key} has query, key and value in one matrix, {unit.query}: a joint mask needs one of each; "
+            f"{unit.key} has {several} in one matrix, {unit.value}: a joint mask needs one of each; "
             "turn joint_attention off"
         )
     block = block.turned() if unit.turned else block
