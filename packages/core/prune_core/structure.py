@@ -45,8 +45,8 @@ class Attention:
     `heads` query heads share `key_value_heads` key and value heads, each of `head_size` features; with no head left
     (a stub) both counts are 0. One path for query, key and value is a fused linear: all queries come first in it, then
     all keys; with `by_head` those of one head; one path for key and value alone likewise. `turned`: its weights are
-    [in, out]. `value_bias`: a parameter that is the bias of the values, where they have none of their own. `cross`: keys
-    and values come from another stack. `adapter`: as in the family's layout.
+    [in, out]. `value_bias`: a parameter that is the bias of the values, where they have none of their own. `cross`:
+    keys and values come from another stack. `adapter`: as in the family's layout.
     """
 
     key: str
