@@ -131,8 +131,10 @@ def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: P
     (tmp_path / "texts.txt").write_text("good film\n\nbad\n" + "very " * 500 + "\n")
     assert sorted(text_lengths(str(tmp_path / "texts.txt"), str(tmp_path / "model"), [model])) == [3, 4, longest]
     grid = Grid(batch_sizes=(3,), lengths_of=str(tmp_path / "texts.txt"), rounds=3)
-    found = bench_folders([str(tmp_path / "model")], str(tmp_path / "model"), grid, "cpu")
-    assert found.rows[0].sides[0].file_bytes == (tmp_path / "model/model.safetensors").stat().st_size
+    name = str(tmp_path / "model")
+    found = bench_folders([name], name, grid, "cpu")
+    assert [side.name for side in found.rows[0].sides] == [name, f"{name} (2)"]
+    assert found.rows[0].sides[1].file_bytes == (tmp_path / "model/model.safetensors").stat().st_size
     with pytest.raises(DataError):
         text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [model])
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDTH_OF_A_PIPE = 200
+_LONGEST_PATH = 40
 
 
 def print_json(data: Any) -> None:
@@ -48,6 +49,12 @@ def text(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def short(path: str) -> str:
+    """The end of a long path, to stand in a table."""
+    parts = path.rsplit("/", 2)
+    return path if len(path) <= _LONGEST_PATH or len(parts) < 3 else f".../{parts[-2]}/{parts[-1]}"
 
 
 def pairs(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, object]]:

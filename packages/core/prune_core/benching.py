@@ -25,11 +25,18 @@ def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str 
     `device` is auto, cpu or cuda. ModelError when one cannot be loaded, RecipeError when the settings do not fit,
     DataError when there is no such data set.
     """
-    loaded = {path: load_saved(path) for path in dict.fromkeys((baseline, *models))}
+    paths = _named([baseline, *models])
+    loaded = {name: load_saved(path) for name, path in paths.items()}
     lengths = [] if grid.lengths_of is None else text_lengths(grid.lengths_of, baseline, list(loaded.values()))
     found = bench(loaded, grid, device, lengths)
-    sizes = {path: folder_size(Path(path)) for path in loaded if Path(path).is_dir()}
+    sizes = {name: folder_size(Path(path)) for name, path in paths.items() if Path(path).is_dir()}
     return replace(found, rows=tuple(_with_sizes(row, sizes) for row in found.rows))
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """Name -> path; one that is given again, as to see the noise, is another model with a number."""
+    counts = [paths[: place + 1].count(path) for place, path in enumerate(paths)]
+    return {path if count == 1 else f"{path} ({count})": path for path, count in zip(paths, counts, strict=True)}
 
 
 def text_lengths(source: str, model: str, models: Sequence[PreTrainedModel]) -> list[int]:

@@ -88,7 +88,7 @@ def _tables(found: "Bench") -> None:
     for side, ratio in zip(sides[1:], first.speedups, strict=True):
         if len(found.rows) == 1:
             typer.secho(f"{side.name}: {_said(ratio)}", bold=True)
-    columns = ["figure", *(side.name for side in sides)]
+    columns = ["figure", *(render.short(side.name) for side in sides)]
     render.print_table("Models", columns, [(name, *values) for name, values in _sizes(first)])
     body = [line for row in found.rows for line in _lines(row)]
     columns = ["model", "batch", "tokens", "how", *_TIMES, "speed-up", "FLOPs", "GFLOPs", "MB of activations"]
@@ -106,10 +106,12 @@ def _sizes(row: "Row") -> Iterator[tuple[str, list[float | None]]]:
 
 
 def _lines(row: "Row") -> Iterator[tuple[object, ...]]:
+    from prune_cli import render
+
     ratios = [("", ""), *((_said(r), f"1/{f:.2f}") for r, f in zip(row.speedups, row.flop_ratios, strict=True))]
     for side, (speedup, flops) in zip(row.sides, ratios, strict=True):
         figures = (speedup, flops, side.flops / 1e9, side.activation_bytes and side.activation_bytes / 1e6)
-        yield (side.name, *_setting(row.setting), *_times(side), *figures)
+        yield (render.short(side.name), *_setting(row.setting), *_times(side), *figures)
 
 
 def _setting(setting: "Setting") -> tuple[object, ...]:
@@ -144,5 +146,5 @@ def _networks(found: "NetworkBench") -> None:
 
 def _where(machine: "Machine", rounds: int) -> None:
     place = machine.cpu if machine.device == "cpu" else machine.device
-    cores = f"{machine.threads} threads, {machine.usable_cores} of {machine.cores} cores"
+    cores = f"threads: {machine.threads}, cores: {machine.usable_cores} of {machine.cores}"
     typer.echo(f"medians of {rounds} rounds; {place}, {cores}, torch {machine.torch}")

@@ -51,7 +51,8 @@ def _table(found: "Explanation") -> None:
     dense, own = found.baseline, found.model
     rows = [(kind, *_line(dense.kinds[kind], own.kinds[kind], own.seconds)) for kind in own.kinds]
     rows.append(("in all", *_line(dense.seconds, own.seconds, own.seconds)))
-    columns = ["time by kind", f"{dense.name} (ms)", f"{own.name} (ms)", "times less", "share"]
+    names = [f"{render.short(side.name)} (ms)" for side in (dense, own)]
+    columns = ["time by kind", *names, "times less", "share"]
     settings = ", ".join(f"{name} {value}" for name, value in found.comparison.settings.items() if value is not None)
     render.print_table(f"{own.name} against {dense.name}: {settings}", columns, rows)
     for sentence in found.advice:
