@@ -80,7 +80,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """One network at one setting, beside what was published of it."""
+    """One network at one setting, beside the speed-up that was published of it, against the first of the rivals."""
 
     name: str
     setting: Setting

@@ -135,7 +135,11 @@ def _networks(found: "NetworkBench") -> None:
 
     rows = [
         (row.name, *_setting(row.setting)[:2], row.timing.p50 * 1e3, rival.name, _said(rival.speedup))
-        + (f"{rival.flop_limit:.2f}x", f"{rival.speedup.value / rival.flop_limit:.0%}", row.published)
+        + (
+            f"{rival.flop_limit:.2f}x",
+            f"{rival.speedup.value / rival.flop_limit:.0%}",
+            row.published if rival is row.rivals[0] else None,
+        )
         for row in found.rows
         for rival in row.rivals
     ]
