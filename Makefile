@@ -17,7 +17,7 @@ install: $(STAMP)  ## create .venv with everything in it, from constraints.txt
 $(STAMP): constraints.txt requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt $(PACKAGES:%=-e %) \
-		-e "packages/core[generation,quantization]"
+		-e "packages/core[generation,onnx,openvino,quantization]"
 	@touch $@
 
 demo: install  ## fine-prune, compact, verify and measure a small ViT on digits (under 3 minutes)

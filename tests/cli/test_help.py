@@ -17,6 +17,7 @@ VERBS = (
     "evaluate",
     "bench",
     "explain",
+    "export",
     "inspect",
     "strategies",
     "tasks",

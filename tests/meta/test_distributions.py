@@ -31,6 +31,8 @@ EXTRAS = {
     "prune_core.testing": "testing",
     "prune_core.quantization": "quantization",
     "prune_core.tasks.text_metrics": "generation",
+    "prune_core.exporting.onnx": "onnx",
+    "prune_core.exporting.openvino": "openvino",
 }
 
 every_package = pytest.mark.parametrize("package", PACKAGES)

@@ -44,8 +44,9 @@ def _call(arguments: list[str], *, debug: bool) -> int:
 
 
 def _quieten() -> None:
-    """transformers imports torchao where it is installed, which tells at length which of its kernels do not fit."""
+    """transformers imports torchao where it is installed, which tells at length which of its kernels do not fit; the
+    translation to ONNX tells of operators that no model of ours has, and of constants that it leaves as they are."""
     import logging
 
-    for talker in ("torchao", "torch.utils._pytree"):
+    for talker in ("torchao", "torch.utils._pytree", "torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(talker).setLevel(logging.ERROR)

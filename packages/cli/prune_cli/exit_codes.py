@@ -15,6 +15,7 @@
 | 10 | masked, compact and reloaded model differ |
 | 11 | training cannot go on |
 | 12 | another process of this run failed: its own message says why |
+| 13 | a model cannot be exported as asked, or a runtime is missing |
 | 70 | a mistake in prune itself: run again with --debug and report it |
 | 74 | the operating system refused: disk full, no permission |
 | 130 | interrupted (Ctrl-C) |
@@ -22,7 +23,7 @@
 
 SUMMARY = (
     "Exit codes: 0 done, 2 command line, 3 recipe, 4 plugin, 5 nothing to prune, 6 masks, 7 model, 8 data, "
-    "9 folder of a run, 10 not the same function, 11 training, 12 another process, 70 a mistake of ours, "
+    "9 folder of a run, 10 not the same function, 11 training, 12 another process, 13 export, 70 a mistake of ours, "
     "74 disk full or no permission, 130 interrupted."
 )
 
@@ -41,6 +42,7 @@ BY_ERROR = {
     "VerificationError": 10,
     "TrainingError": 11,
     "ElsewhereError": 12,
+    "ExportError": 13,
     "PruneError": 1,
     "OSError": SYSTEM,
 }

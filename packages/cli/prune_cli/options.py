@@ -37,6 +37,14 @@ Dataset = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+TrainFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="csv, json, jsonl or parquet file to train on, or a folder of images with one for each label. Example: "
+        "--train-file train.csv",
+        rich_help_panel=DATA,
+    ),
+]
 ValidationFile = Annotated[
     Path | None,
     typer.Option(

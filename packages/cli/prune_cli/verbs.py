@@ -8,6 +8,7 @@ from prune_cli.commands.bench import bench
 from prune_cli.commands.compact import compact
 from prune_cli.commands.evaluate import evaluate
 from prune_cli.commands.explain import explain
+from prune_cli.commands.export import export
 from prune_cli.commands.inspect import inspect
 from prune_cli.commands.plugins import plugins
 from prune_cli.commands.run import run
@@ -18,7 +19,7 @@ from prune_cli.commands.verify import verify
 from prune_cli.exit_codes import SUMMARY
 
 app = typer.Typer(name="prune", pretty_exceptions_enable=False, epilog=SUMMARY)
-for verb in (run, compact, trim, verify, evaluate, bench, explain, inspect, strategies, tasks, plugins):
+for verb in (run, compact, trim, verify, evaluate, bench, explain, export, inspect, strategies, tasks, plugins):
     app.command()(verb)
 
 

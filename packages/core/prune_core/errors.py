@@ -44,6 +44,10 @@ class TrainingError(PruneError):
     """Training cannot go on."""
 
 
+class ExportError(PruneError):
+    """A model cannot be exported as asked: its graph, a format, or a runtime that is missing or cannot read a file."""
+
+
 class ElsewhereError(PruneError):
     """Another process of this run failed, and says itself why."""
 

@@ -53,7 +53,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
         compaction = compact(shorter, left, recipe.compactor, inplace=True, plugins=plugins)
     shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
     with shipped as folder:
-        verification = save_proven(expected, compaction, batches, folder, processor=_processor(model), source=model)
+        verification = save_proven(expected, compaction, batches, folder, processor=find_processor(model), source=model)
     removed = ", ".join(layer.key for layer in shortening.gone)
     return {
         "output": str(output),
@@ -76,9 +76,10 @@ def _zeros(model: PreTrainedModel, structure: ModelStructure, recipe: Recipe) ->
         return MaskSet({})
 
 
-def _processor(folder: Path) -> Any:
-    """Tokenizer or image processor of a model folder, if it has one."""
-    for auto in (transformers.AutoTokenizer, transformers.AutoImageProcessor):
+def find_processor(folder: str | Path) -> Any:
+    """Processor, tokenizer, image processor or feature extractor of a model folder or hub name; None without one."""
+    for kind in ("Processor", "Tokenizer", "ImageProcessor", "FeatureExtractor"):
+        auto = getattr(transformers, f"Auto{kind}")
         try:
             return auto.from_pretrained(folder)
         except (OSError, ValueError, KeyError, ImportError):

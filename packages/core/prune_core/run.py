@@ -129,7 +129,7 @@ def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device:
             f"{model} has no head trained for the labels of these data (found: {describe_head(model)}): its figures "
             "would be those of chance; fine-tune it first"
         )
-    return _evaluate(job, job.task.load_model(model))
+    return evaluate_model(job, job.task.load_model(model))
 
 
 def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
@@ -291,8 +291,8 @@ def _report(
     comparison = on_main(lambda: compare(model.cpu(), dense, _fitting(job.recipe.measure, dense), job.device))
     results = Results(
         metric=job.task.metric,
-        dense=_evaluate(job, dense) if known else {},
-        pruned=_evaluate(job, model),
+        dense=evaluate_model(job, dense) if known else {},
+        pruned=evaluate_model(job, model),
         int8=_in_int8(ready, compaction),
         asked=ready.strategy.target,
         filled=ready.fill is not None or ready.quantize is not None,
@@ -318,7 +318,7 @@ def _in_int8(ready: Preparation, compaction: Compaction) -> dict[str, float]:
     """Figures of the compact model in int8, on the CPU, where it was trained for that."""
     if ready.quantize is None:
         return {}
-    return _evaluate(replace(ready.job, device="cpu"), int8(compaction.model.cpu(), _linears(ready, compaction)))
+    return evaluate_model(replace(ready.job, device="cpu"), int8(compaction.model.cpu(), _linears(ready, compaction)))
 
 
 def _baseline(ready: Preparation) -> tuple[PreTrainedModel, bool]:
@@ -334,7 +334,7 @@ def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
     return section.model_copy(update={"length": min(section.length, usable_length(model.config) or section.length)})
 
 
-def _evaluate(job: Job, model: PreTrainedModel) -> dict[str, float]:
+def evaluate_model(job: Job, model: PreTrainedModel) -> dict[str, float]:
     """Figures of `model` on the task's validation data; those of a further set end in its name."""
     figures: dict[str, float] = {}
     sets = {"": job.task.validation(), **job.task.further_validation()}

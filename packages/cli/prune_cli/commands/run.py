@@ -21,14 +21,6 @@ Model = Annotated[
     str | None,
     typer.Option(help="Folder or hub name of the model to prune. Example: --model ./my-bert", rich_help_panel=DATA),
 ]
-TrainFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="csv, json, jsonl or parquet file to train on, or a folder of images with one for each label. Example: "
-        "--train-file train.csv",
-        rich_help_panel=DATA,
-    ),
-]
 Strategy = Annotated[
     str | None,
     typer.Option(help="One of `prune strategies`. Example: --strategy hybrid", rich_help_panel=PRUNING),
@@ -101,7 +93,7 @@ def run(
     model: Model = None,
     task: options.Task = None,
     dataset: options.Dataset = None,
-    train_file: TrainFile = None,
+    train_file: options.TrainFile = None,
     validation_file: options.ValidationFile = None,
     column: options.Column = None,
     epochs: Epochs = None,

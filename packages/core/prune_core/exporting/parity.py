@@ -1,0 +1,82 @@
+"""Proof that exported files compute in their runtime what the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prune_core.errors import VerificationError
+from prune_core.exporting.formats import Runtime
+from prune_core.exporting.trace import Batch, Forward
+from prune_core.pretrained import brief
+from prune_core.verify import largest_difference, tolerance
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest absolute difference of any output, what is allowed (1e-4 of the largest value, or of 1), and on how many
+    inputs, in batches of which shapes. What lies at padding does not count.
+    """
+
+    difference: float
+    tolerance: float
+    samples: int
+    shapes: tuple[dict[str, tuple[int, ...]], ...]
+
+
+def prove(runtime: Runtime, model: PreTrainedModel, batches: Sequence[Batch]) -> Parity:
+    """Compare both in float32 on `batches`, each of another size than the traced one.
+
+    VerificationError where an output differs, or the runtime fails.
+    """
+    expected = [reference(model, batch) for batch in batches]
+    try:
+        found = [runtime(batch) for batch in batches]
+    except Exception as error:  # a runtime's own
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise VerificationError(f"what was exported does not run: {why}; nothing was written") from error
+    parity = _compared(model, expected, found, batches)
+    if not parity.difference <= parity.tolerance:
+        raise VerificationError(
+            f"what was exported puts out something else: a difference of {parity.difference:.2e} (at most "
+            f"{parity.tolerance:.2e}) on {parity.samples} inputs; nothing was written"
+        )
+    return parity
+
+
+def reference(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+    """What the model itself puts out, by name."""
+    with torch.inference_mode():
+        return Forward(model, tuple(batch)).outputs(batch)
+
+
+def _compared(
+    model: PreTrainedModel,
+    expected: list[dict[str, Tensor]],
+    found: list[dict[str, Tensor]],
+    batches: Sequence[Batch],
+) -> Parity:
+    triples = zip(expected, found, batches, strict=True)
+    pairs = [(one[name], other[name], batch) for one, other, batch in triples for name in one]
+    if any(one.shape != other.shape for one, other, _ in pairs):
+        raise VerificationError("what was exported puts out tensors of other shapes; nothing was written")
+    wanted = [_counted(one, batch) for one, _, batch in pairs]
+    there = [_counted(other, batch) for _, other, batch in pairs]
+    return Parity(
+        difference=largest_difference(wanted, there),
+        tolerance=tolerance(model, wanted),
+        samples=sum(len(next(iter(batch.values()))) for batch in batches),
+        shapes=tuple({name: tuple(value.shape) for name, value in batch.items()} for batch in batches),
+    )
+
+
+def _counted(output: Tensor, batch: Batch) -> Tensor:
+    """An output without the positions that are padding: attention that sees nothing is up to each runtime."""
+    mask = batch.get("attention_mask")
+    if mask is None or output.shape[: mask.dim()] != mask.shape:
+        return output
+    return output[mask.bool()]

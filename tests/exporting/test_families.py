@@ -1,0 +1,35 @@
+"""Every family, compact, with layers of other sizes and empty ones, computes the same in every runtime."""
+
+import pytest
+
+from prune_core.exporting import FORMATS, export_model, exporter, supported
+from prune_core.exporting.families import FAMILIES as KNOWN
+from prune_core.testing.tiny import FAMILIES, tiny_model
+from tests.exporting.tiny import batches, compacted
+
+COMMON = ("bert", "distilbert", "deberta-v2", "t5", "gpt2", "llama", "vit", "swin", "wav2vec2")
+"""Families that are exported to everything at every run of the tests; the others by `make test-slow`."""
+
+
+def slow(family, format):
+    often = family in COMMON or format == "torch-export"
+    return pytest.param(family, format, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("family", "format"), [slow(family, format) for family in FAMILIES for format in FORMATS])
+def test_computes_the_same(family, format, tmp_path):
+    """In batches of other sizes and lengths than the traced one, the last text of each half padding."""
+    model = compacted(family)
+    target = exporter(format)
+    pytest.importorskip(target.packages[0] if target.packages else "torch")
+    traced, parity = export_model(model, tmp_path, target, batches(family))
+    assert parity.difference <= parity.tolerance / 10
+    assert {"batch"} <= {name for axes in traced.axes.values() for name in axes.values()}
+    assert len({tuple(shapes.items()) for shapes in parity.shapes}) == 3
+
+
+def test_what_is_said_to_work_is_what_is_tested():
+    assert {tiny_model(family).config.model_type for family in FAMILIES} == KNOWN
+    assert all(supported(family, format) for family in KNOWN for format in FORMATS)
+    assert not supported("xlnet", "onnx")
+    assert not supported("bert", "tflite")

@@ -1,0 +1,79 @@
+"""int8 in ONNX Runtime: smaller, close, with figures that a plain loop finds too; refusals elsewhere."""
+
+import csv
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from prune_core.errors import ExportError
+from prune_core.exporting import Wanted, export_folder, load_exported
+from prune_core.exporting.rounding import agreement
+from prune_core.recipe import MeasureSection, TaskSection
+from tests.meta.inputs import write_inputs
+
+LINEARS = 2 * 6 + 2
+"""Of my-bert: six in each layer, the pooler and the classifier."""
+QUICK = MeasureSection(batch_size=2, length=8, rounds=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("int8"))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "calibrated"])
+def test_the_figures_are_those_of_what_was_written(kind, root, tmp_path):
+    pytest.importorskip("onnxruntime")
+    files = {"train_file": root / "train.csv", "validation_file": root / "validation.csv"}
+    wanted = Wanted("onnx", kind, task=TaskSection(name="text-classification", **files), measure=QUICK)
+    found = export_folder(str(root / "my-bert"), tmp_path / "out", wanted)["int8"]
+    assert found["float32"]["accuracy"] == pytest.approx(accuracy(root, exact=True))
+    assert found["int8"]["accuracy"] == pytest.approx(accuracy(root, load_exported(tmp_path / "out")))
+    assert found["bytes"] < found["bytes_float32"]
+    assert weights_in_int8(tmp_path / "out" / "model.onnx") == LINEARS
+    assert 0 < found["relative_difference"] < 0.2
+
+
+def weights_in_int8(file):
+    import onnx
+
+    tensors = onnx.load(file).graph.initializer
+    return sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2 for tensor in tensors)
+
+
+def accuracy(root, run=None, exact=False):
+    """By a loop over the rows, one by one."""
+    from prune_core.pretrained import load_saved
+
+    tokenizer, model = AutoTokenizer.from_pretrained(root / "my-bert"), load_saved(str(root / "my-bert")).eval()
+    rows = list(csv.DictReader((root / "validation.csv").open()))
+    right = 0
+    for row in rows:
+        batch = tokenizer(row["sentence"], return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**batch).logits if exact else run(batch)["logits"]
+        right += model.config.id2label[int(logits.argmax())] == row["label"]
+    return right / len(rows)
+
+
+@pytest.mark.parametrize("format", ["torch-export", "openvino"])
+def test_refused_where_the_runtime_has_none(format, root, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("openvino")
+    with pytest.raises(ExportError, match=f"format {format}: no int8"):
+        export_folder(str(root / "my-bert"), tmp_path / "out", Wanted(format, "dynamic"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_needs_real_inputs(root, tmp_path):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ExportError, match="give --task"):
+        export_folder(str(root / "my-bert"), tmp_path / "out", Wanted("onnx", "calibrated"))
+
+
+def test_agreement_by_hand():
+    one = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    other = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    found = agreement(lambda batch: {"logits": one}, lambda batch: {"logits": other}, [{}])
+    assert found == {"largest_difference": 1.0, "relative_difference": (2 / 26) ** 0.5, "same_decisions": 0.5}
