@@ -176,6 +176,12 @@ def test_choices_are_an_axis_of_their_own(tmp_path):
     assert parity.difference <= 1e-5
 
 
+def test_sounds_without_a_processor(tmp_path):
+    compacted("wav2vec2").save_pretrained(tmp_path / "model")
+    facts = export_folder(str(tmp_path / "model"), tmp_path / "out", Wanted("torch-export", measure=QUICK))
+    assert facts["inputs"]["input_values"] == {"dtype": "float32", "axes": ["batch", "length"]}
+
+
 def test_a_decoder_says_that_it_has_no_cache(tmp_path):
     compacted("gpt2").save_pretrained(tmp_path / "model")
     facts = export_folder(str(tmp_path / "model"), tmp_path / "out", Wanted("torch-export", measure=QUICK))

@@ -48,5 +48,6 @@ def _quieten() -> None:
     translation to ONNX tells of operators that no model of ours has, and of constants that it leaves as they are."""
     import logging
 
-    for talker in ("torchao", "torch.utils._pytree", "torch.onnx", "onnxscript", "onnx_ir"):
+    translation = ("torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+    for talker in ("torchao", "torch.utils._pytree", *translation):
         logging.getLogger(talker).setLevel(logging.ERROR)

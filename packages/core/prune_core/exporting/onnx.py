@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _translated(traced: Traced) -> Any:
     """The graph in ONNX's operators; ExportError where one of torch's has no translation."""
     try:
         # with gradients torch takes another attention, of other strides, than the one that was traced
-        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
             return torch.onnx.export(
                 traced.program,
                 input_names=list(traced.inputs),
