@@ -79,7 +79,8 @@ other feed-forward sizes in every layer and nothing left in some (`prune_core.te
 there is no tick, the same test asserts that it is refused, or left as it was, for the reason given below.
 
 - **heads**, **FFN**: whole heads, whole neurons are removed; the compact model computes what the masked one does, in
-  float32 to 1e-5 and in bfloat16 within its rounding, and reloads with plain `from_pretrained`
+  float32 to 1e-5, and reloads with plain `from_pretrained`
+- **bf16**: the same of a model that is loaded in bfloat16, within its rounding
 - **depth**: layers are removed (`--drop-layers`, `--keep-layers`), the configuration in step; the others are pruned
 - **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; empty layers go.
   Where one of the three stays as it is, the others are named
@@ -89,6 +90,7 @@ there is no tick, the same test asserts that it is refused, or left as it was, f
 FAMILY_COLUMNS = {
     "heads": ("heads",),
     "FFN": ("FFN",),
+    "bf16": ("bfloat16",),
     "depth": ("depth",),
     "uniform": ("uniform heads", "uniform FFN", "uniform layers"),
     "generate": ("dynamic cache", "static cache"),

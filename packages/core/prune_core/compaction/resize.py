@@ -86,4 +86,4 @@ def _resize_feed_forward(model: nn.Module, unit: FeedForward, kept: Sequence[int
 
 def _bias_only(model: nn.Module, name: str) -> BiasOnly:
     layer = linear(model, name)
-    return BiasOnly(cast(nn.Parameter | None, layer.bias), outputs(layer))
+    return BiasOnly(cast(nn.Parameter | None, layer.bias), layer.weight, outputs(layer))

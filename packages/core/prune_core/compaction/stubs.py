@@ -10,15 +10,16 @@ class BiasOnly(nn.Module):
     """A linear with nothing left but its bias (zeros without one); the leading dimensions of the input are kept.
 
     `weight` is a single zero that takes the name of the linear's weight in the folder: loading it without prune_core
-    fails, for the shape is another, where a missing weight would have been left at random.
+    fails, for the shape is another, where a missing weight would have been left at random. It is of the dtype and on
+    the device of that `weight`: T5 turns what it hands to a linear into the dtype of its weight.
     """
 
     weight: Tensor
 
-    def __init__(self, bias: nn.Parameter | None, out_features: int) -> None:
+    def __init__(self, bias: nn.Parameter | None, weight: Tensor, out_features: int) -> None:
         super().__init__()
         self.bias = bias
-        self.register_buffer("weight", torch.zeros(1) if bias is None else bias.detach().new_zeros(1))
+        self.register_buffer("weight", weight.detach().new_zeros(1))
         self.out_features = out_features
 
     def forward(self, input: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.compaction import compact
@@ -120,16 +121,25 @@ def head_class(sample: Sample) -> str | None:
     return None
 
 
+def bfloat16(sample: Sample) -> str | None:
+    """The same of a model that is loaded in bfloat16."""
+    with tempfile.TemporaryDirectory() as folder:
+        sample.model.save_pretrained(folder)
+        one = replace(sample, model=type(sample.model).from_pretrained(folder, dtype=torch.bfloat16))
+    try:
+        one.difference(one.model, one.model)
+    except RuntimeError as error:
+        return f"the dense model itself does not run in bfloat16: {error}"
+    return head_class(one)
+
+
 def _units(sample: Sample, kind: type[Unit]) -> str | None:
-    for dtype in (torch.float32, torch.bfloat16):
-        one = replace(sample, model=copy.deepcopy(sample.model))
-        nn.Module.to(one.model, dtype)
-        units = [unit.key for unit in one.structure.units if isinstance(unit, kind)]
-        for kept in ({key: uneven(one.model)[key] for key in units}, dict.fromkeys(units, ())):
-            masked, compaction = one.compacted(kept)
-            one.check_same(compaction, masked)
-            left = {unit.key: len(unit.kept) for unit in compaction.units if unit.key in kept}
-            assert left == {key: len(list(indices)) for key, indices in kept.items()}, f"{left} are left, not {kept}"
+    units = [unit.key for unit in sample.structure.units if isinstance(unit, kind)]
+    for kept in ({key: uneven(sample.model)[key] for key in units}, dict.fromkeys(units, ())):
+        masked, compaction = sample.compacted(kept)
+        sample.check_same(compaction, masked)
+        left = {unit.key: len(unit.kept) for unit in compaction.units if unit.key in kept}
+        assert left == {key: len(list(indices)) for key, indices in kept.items()}, f"{left} are left, not {kept}"
     return None
 
 
@@ -223,6 +233,7 @@ def generated(sample: Sample, model: Any, **options: object) -> tuple[Tensor, Te
 CAPABILITIES: dict[str, Callable[[Sample], str | None]] = {
     "heads": heads,
     "FFN": neurons,
+    "bfloat16": bfloat16,
     "depth": depth,
     "uniform heads": uniform_heads,
     "uniform FFN": uniform_neurons,
