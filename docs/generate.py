@@ -14,11 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from prune_cli.schema import FieldRow, fields
+from prune_core.exporting import FORMATS, supported
 from prune_core.hookspecs import TaskSpec
 from prune_core.kit.config import MaskingConfig
 from prune_core.plugins import import_target, load_plugins
 from prune_core.recipe import Recipe
 from prune_core.task import TaskConfig
+from prune_core.testing.tiny import tiny_config
 
 FOLDER = Path(__file__).parent
 
@@ -85,6 +87,7 @@ there is no tick, the same test asserts that it is refused, or left as it was, f
 - **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; empty layers go.
   Where one of the three stays as it is, the others are named
 - **generate**: every class that generates gives the masked model's tokens, with a dynamic and a static cache
+- **export**: torch.export, ONNX Runtime and OpenVINO compute the same ([exporting.md](exporting.md))
 """
 
 FAMILY_COLUMNS = {
@@ -94,6 +97,7 @@ FAMILY_COLUMNS = {
     "depth": ("depth",),
     "uniform": ("uniform heads", "uniform FFN", "uniform layers"),
     "generate": ("dynamic cache", "static cache"),
+    "export": FORMATS,
 }
 """Column of the table of families -> what has to be done for its tick."""
 
@@ -135,6 +139,7 @@ def tasks() -> str:
 def families() -> str:
     """The page on families: the table, the reasons for what has no tick, and the classes that were tried."""
     recorded = json.loads((FOLDER / "families.json").read_text(encoding="utf-8"))
+    recorded = {family: _exports(family) | done for family, done in recorded.items()}
     tried = {name for parts in FAMILY_COLUMNS.values() for name in parts}
     reasons = [why for done in recorded.values() for name, why in done.items() if name in tried and why is not True]
     notes = {why: number for number, why in enumerate(dict.fromkeys(reasons), 1)}
@@ -147,6 +152,12 @@ def families() -> str:
     for family, done in recorded.items():
         lines.append(f"- {family}: {', '.join(_family_class(name, done[name]) for name in done if name not in tried)}")
     return "\n".join(lines) + "\n"
+
+
+def _exports(family: str) -> dict[str, bool | str]:
+    """Whether compact models of a family compute the same in each format, as tests/exporting finds it."""
+    model_type = tiny_config(family).model_type
+    return {name: supported(model_type, name) or "no test exports it" for name in FORMATS}
 
 
 def _family_cell(parts: list[tuple[str, bool | str]], notes: dict[str, int]) -> str:
