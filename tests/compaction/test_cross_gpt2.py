@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import EncoderDecoderModel
+from transformers import EncoderDecoderModel, VisionEncoderDecoderModel
 
 from prune_core.compaction import compact
 from prune_core.errors import StructureError
@@ -15,6 +15,7 @@ from prune_core.saving import save_compact
 from prune_core.structure import Role
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import HIDDEN, tiny_inputs, tiny_model
+from prune_core.trial import prove
 
 
 def decoder():
@@ -100,3 +101,27 @@ def test_a_joint_mask_needs_one_matrix_each():
     unit = structure_of(decoder()).unit("layer.0.cross_attention")
     with pytest.raises(StructureError, match=r"has key and value in one matrix, .*c_attn: a joint mask needs one of"):
         joint(unit, Block(8, 8))
+
+
+@pytest.mark.parametrize("encoder", ["bert", "vit"])
+def test_put_together_with_an_encoder_both_are_cut(encoder, tmp_path):
+    """The decoder is known by its family, the encoder is read by names; the layout travels along, and is tried."""
+    kind = EncoderDecoderModel if encoder == "bert" else VisionEncoderDecoderModel
+    model = kind(encoder=tiny_model(encoder, head=""), decoder=decoder()).eval()
+    ids = tiny_inputs(model.decoder)["input_ids"]
+    first = {"input_ids": ids} if encoder == "bert" else {"pixel_values": tiny_inputs(model.encoder)["pixel_values"]}
+    inputs = {**first, "decoder_input_ids": ids[:, :6]}
+    structure = structure_of(model)
+    assert {unit.key.partition(".layer.")[0] for unit in structure.units} == {"encoder", "decoder"}
+    assert {"encoder.layer.0.ffn", "decoder.layer.3.cross_attention"} <= set(structure.keys())
+    prove(model, structure, inputs)
+    masks = unit_masks(model, lambda unit: [0, 2] if "attention" in unit.key else range(9))
+    masked = copy.deepcopy(model)
+    masks.bake(masked)
+    compaction = compact(model, masks)
+    with torch.no_grad():
+        expected = masked(**inputs).logits
+        torch.testing.assert_close(compaction.model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+        save_compact(compaction, tmp_path)
+        again = kind.from_pretrained(tmp_path).eval()
+        assert torch.equal(again(**inputs).logits, compaction.model(**inputs).logits)

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from prune_core import __version__
-from prune_core.architectures import Architecture
+from prune_core.architectures import Architecture, Stack
 from prune_core.compaction.restore import restore
 from prune_core.compactor import UnitReport
 from prune_core.described import ArchitectureSection, as_data
@@ -117,8 +118,32 @@ def _structure(model: Any, plugins: Plugins, recorded: PruneConfig | None) -> Mo
             f"the family of this model is described by the plugin {_owner(recorded)}, which offers none for model type "
             f"{model_type(model)!r} here: install it"
         )
-    layout = replace(layout or found(model), name=str(model_type(model)), model_types=(str(model_type(model)),))
+    layout = replace(
+        layout or _of_parts(model, plugins) or found(model),
+        name=str(model_type(model)),
+        model_types=(str(model_type(model)),),
+    )
     return replace(discover(model, [layout]), layout=layout)
+
+
+def _of_parts(model: Any, plugins: Plugins) -> Architecture | None:
+    """The layout of models put together, one of which has Conv1Ds, which are not read by names: by its family.
+
+    None of other models, and where a family needs an adapter, which no layout of a single model can name.
+    """
+    parts = {name: part for name, part in model.named_children() if hasattr(part, "config")}
+    if len(parts) < 2 or not any(isinstance(module, Conv1D) for module in model.modules()):
+        return None
+    stacks: list[Stack] = []
+    for name, part in parts.items():
+        fused = any(isinstance(module, Conv1D) for module in part.modules())
+        structure = discover(part, plugins.families(model_type(part))[0] if fused else [found(part)])
+        for stack in structure.stacks:
+            core = next(unit for unit in structure.attention if structure.stack_of(unit) is stack).core
+            layers = f"{name}.{core.partition(f'{stack.layers}.')[0]}{stack.layers}"
+            stacks.append(replace(stack, layers=layers, name=f"{name}.{stack.name}".rstrip("."), sizes=None))
+    adapted = any(unit.adapter for stack in stacks for unit in stack.attention.values())
+    return None if adapted else Architecture("", (), tuple(stacks))
 
 
 def _read_layout(recorded: PruneConfig | None) -> Architecture | None:
