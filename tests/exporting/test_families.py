@@ -8,11 +8,13 @@ from prune_core.testing.tiny import FAMILIES, tiny_model
 from tests.exporting.tiny import batches, compacted
 
 COMMON = ("bert", "distilbert", "deberta-v2", "t5", "gpt2", "llama", "vit", "swin", "wav2vec2")
-"""Families that are exported to everything at every run of the tests; the others by `make test-slow`."""
+"""Families that are exported at every run of the tests; the others by `make test-slow`."""
+TWICE = ("bert", "t5")
+"""Those of them that go to OpenVINO too: it reads what was translated to ONNX."""
 
 
 def slow(family, format):
-    often = family in COMMON or format == "torch-export"
+    often = family in (TWICE if format == "openvino" else COMMON)
     return pytest.param(family, format, marks=() if often else pytest.mark.slow)
 
 
