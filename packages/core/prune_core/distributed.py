@@ -42,10 +42,16 @@ def joined(device: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in _ENDED):
+        if ended_elsewhere(error):
             raise ElsewhereError("another process of this run has ended: its own message says why") from error
         raise
     dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def ended_elsewhere(error: Exception) -> bool:
+    """Whether an error only says that another process has ended."""
+    signs = (sign in str(error).lower() for sign in _ENDED)
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(signs))
 
 
 def launched_sharded() -> bool:

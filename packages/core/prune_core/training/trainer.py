@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from prune_core.distributed import processes, total, wait
+from prune_core.distributed import ended_elsewhere, processes, total, wait
 from prune_core.errors import TrainingError
 from prune_core.examples import numbered, parted
 from prune_core.pretrained import brief
@@ -227,6 +227,8 @@ class PruningTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors: a full disk of their own
             shutil.rmtree(drafts, ignore_errors=True)
+            if ended_elsewhere(error):
+                raise
             raise TrainingError(
                 f"no checkpoint could be written at step {self.state.global_step}: {brief(error)}; the last whole one "
                 f"is {checkpoints.last(final) or 'none'}: make room and run again with --resume"
