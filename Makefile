@@ -51,12 +51,13 @@ build: install  ## build the six wheels into dist/
 	rm -rf dist
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
-bench: install  ## time help, a fine-pruning step, compact models and compaction (minutes); results go to docs/results
-	for name in help_time first_step step_overhead compaction; do \
+bench: install  ## time steps, compaction, loading, compact and sparse models (an hour); results go to docs/results
+	for name in help_time first_step step_overhead compaction reload sparse_forms; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output docs/results/$$name.json || exit 1; done
 	for name in random published; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --json \
 			> docs/results/$${name}_networks.json || exit 1; done
+	$(BIN)/python benchmarks/large_model.py runs/large --output docs/results/large_model.json
 
 bench-sst2: install  ## train and measure the table of docs/results (many hours); WORK=DIR keeps what was trained
 	test -d $(WORK)/dense || $(BIN)/python benchmarks/dense_sst2.py $(WORK)/dense
