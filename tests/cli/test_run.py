@@ -97,7 +97,7 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         "compactor": "dense",
         "output": tmp_path / "run",
     }
-    assert given.keys() | {"dataset", "portable"} == FLAGS.keys()
+    assert given.keys() | {"dataset", "portable", "drop_layers", "keep_layers"} == FLAGS.keys()
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert prune("run", *flags, "--portable", "--set", "strategy.steps=1").code == 0
     recipe = ran[0]["recipe"]
@@ -107,6 +107,14 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         for part in FLAGS[flag].split("."):
             node = getattr(node, part)
         assert node == value, flag
+
+
+def test_layers_are_read_from_their_flags(prune: Callable, ran: list, file: Path) -> None:
+    assert prune("run", file, "--drop-layers", "layer.1, layer.4").code == 0
+    assert prune("run", file, "--keep-layers", "encoder=6,decoder=3").code == 0
+    assert ran[0]["recipe"].depth.drop == ("layer.1", "layer.4")
+    assert ran[1]["recipe"].depth.keep == {"encoder": 6, "decoder": 3}
+    assert prune("run", file, "--keep-layers", "few").code != 0
 
 
 def test_uniform_is_short_for_a_compactor(prune: Callable, ran: list, file: Path) -> None:

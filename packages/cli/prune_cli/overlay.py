@@ -22,8 +22,8 @@ FLAGS = {
     "seed": "training.seed",
     "device": "device",
     "compactor": "compactor",
-    "drop": "depth.drop",
-    "keep": "depth.keep",
+    "drop_layers": "depth.drop",
+    "keep_layers": "depth.keep",
     "portable": "portable",
     "output": "output",
 }

@@ -126,7 +126,8 @@ def run(
     if folder is not None and (resume or overwrite):
         output = output or folder
     depth = options.depth_of(drop_layers, keep_layers)
-    said = {**ctx.params, **depth, "output": output, "compactor": options.compactor_of(compactor, uniform)}
+    read = {"drop_layers": depth.get("drop"), "keep_layers": depth.get("keep"), "output": output}
+    said = {**ctx.params, **read, "compactor": options.compactor_of(compactor, uniform)}
     tree, source = laid_over(file, said, of_a_run=folder is not None)
     resolved = validated(tree, source)
     if resume and resolved.output is None:
