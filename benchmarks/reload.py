@@ -4,11 +4,13 @@
 
 BERT-large and a LLaMA of a billion parameters, random weights, random heads and neurons. The dense model has the same
 layers, all of one size, chosen so that the two folders hold the same bytes to a percent. transformers maps the file and
-reads no weight until it is used, so two times are taken: from_pretrained alone, and until a first short forward ends.
+reads no weight until it is used, so three times are taken: from_pretrained alone; until a first short forward ends; and
+the same from the disk, after the system has dropped what it kept of the files.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaMod
 
 from prune_core import compact
 from prune_core.loading import structure_of
-from prune_core.measure import folder_size, machine, paired_ratio, time_calls
+from prune_core.measure import Prepared, folder_size, machine, paired_ratio, time_calls
 from prune_core.saving import save_compact
 from prune_core.structure import Attention, Unit
 from prune_core.testing.sample_masks import unit_masks
@@ -58,6 +60,15 @@ def alike(name: str, size: int) -> PreTrainedModel:
     return MODELS[name](8 + round((size - none) / (one - none)))
 
 
+def forget(folder: Path) -> None:
+    """Let the system drop what it keeps of a folder's weights in memory."""
+    for path in folder.glob("*.safetensors"):
+        file = os.open(path, os.O_RDONLY)
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
 def figures(name: str, rounds: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as work:
         folders = {side: Path(work) / side for side in ("compact", "dense")}
@@ -73,10 +84,18 @@ def figures(name: str, rounds: int) -> dict[str, object]:
             with torch.inference_mode():
                 return mapped(side)(torch.arange(8)[None])
 
+        def from_disk(side: str) -> Prepared:
+            return Prepared(lambda: forget(folders[side]), lambda _: used(side))
+
         found: dict[str, object] = {"model": name, "units": units}
         found["bytes"] = {side: folder_size(folder) for side, folder in folders.items()}
-        for what, load in {"mapped": mapped, "first_answer": used}.items():
-            seconds = time_calls({side: partial(load, side) for side in folders}, rounds)
+        ways = {
+            "mapped": {side: partial(mapped, side) for side in folders},
+            "first_answer": {side: partial(used, side) for side in folders},
+            "first_answer_from_disk": {side: from_disk(side) for side in folders},
+        }
+        for what, calls in ways.items():
+            seconds = time_calls(calls, rounds)
             ratio, low, high = paired_ratio(seconds["compact"], seconds["dense"])
             median = {side: round(statistics.median(values), 4) for side, values in seconds.items()}
             found[what] = {"ratio": round(ratio, 3), "interval": [round(low, 3), round(high, 3)], "seconds": median}

@@ -81,6 +81,9 @@ class PruneQuantizer(HfQuantizer):
                 module.config.__dict__.pop("_is_quantized", None)
         return model
 
+    def update_parallel_plan(self, model: PreTrainedModel, plan: dict[str, str]) -> None:
+        """Nothing: parameters have the names and the number that they have in the dense model."""
+
     def update_weight_conversions(
         self, weight_conversions: list[WeightConverter], model: PreTrainedModel
     ) -> list[WeightConverter]:

@@ -19,7 +19,7 @@ def narrow(layer: Linear, index: Tensor, axis: Axis) -> None:
     """Keep only these rows or columns of a linear, and where those are its outputs of its bias."""
     layer.weight = select(layer.weight, index, 0 if axis == "rows" else 1)
     gives, takes = ("out_features", "in_features") if isinstance(layer, nn.Linear) else ("nf", "nx")
-    setattr(layer, gives if axis == output_axis(layer) else takes, len(index))
+    setattr(layer, gives if axis == output_axis(layer) else takes, index.numel())
     if axis == output_axis(layer) and layer.bias is not None:
         layer.bias = select(layer.bias, index, 0)
 
@@ -28,7 +28,7 @@ def select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
     """A parameter with these entries of an axis only, trained if that was."""
     if parameter.is_meta:  # it has a shape and nothing else: which entries is of no account
         shape = list(parameter.shape)
-        shape[axis] = len(index)
+        shape[axis] = index.numel()
         return nn.Parameter(parameter.new_empty(shape), requires_grad=parameter.requires_grad)
     chosen = parameter.detach().index_select(axis, index.to(parameter.device))
     return nn.Parameter(chosen, requires_grad=parameter.requires_grad)

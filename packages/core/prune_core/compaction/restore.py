@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -26,13 +27,13 @@ def restore(model: nn.Module, structure: ModelStructure, units: Any) -> None:
         resize(model, unit, _kept(key, entry, unit))
 
 
-def _kept(key: str, entry: dict[str, Any], unit: Unit) -> list[int]:
+def _kept(key: str, entry: dict[str, Any], unit: Unit) -> Sequence[int]:
     total = unit.count
     try:
         count = entry["kept"]
-        kept = list(range(count)) if isinstance(count, int) else [int(index) for index in count]
-        fits = entry["of"] == total and kept == sorted(set(kept)) and all(0 <= index < total for index in kept)
-        fits = fits and (not isinstance(count, int) or len(kept) == count)
+        kept: Sequence[int] = range(count) if isinstance(count, int) else [int(index) for index in count]
+        fits = entry["of"] == total and 0 <= (count if isinstance(count, int) else len(kept)) <= total
+        fits = fits and (isinstance(count, int) or kept == sorted({*kept} & {*range(total)}))
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
