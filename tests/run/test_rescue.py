@@ -190,3 +190,22 @@ def test_other_zeros_stay_where_they_are(tmp_path):
     check(compact_folder(tmp_path / "zeros", None, tmp_path / "compact"), tmp_path / "compact", logits(model))
     stored = load_file(tmp_path / "compact" / "model.safetensors")
     assert int((stored["bert.encoder.layer.0.intermediate.dense.weight"][0] == 0).sum()) == 16
+
+
+def test_no_tokenizer_is_made_up(tmp_path):
+    """transformers makes one of five marks where a folder has none: nobody shall find it in the compact folder."""
+    zeroed().save_pretrained(tmp_path / "zeros")
+    compact_folder(tmp_path / "zeros", None, tmp_path / "compact")
+    assert not list((tmp_path / "compact").glob("tokenizer*"))
+
+
+def test_code_beside_a_model_is_not_run_and_not_asked_for(tmp_path, monkeypatch):
+    zeroed().save_pretrained(tmp_path / "zeros")
+    config = json.loads((tmp_path / "zeros" / "config.json").read_text())
+    names = {"AutoConfig": "harm.Config", "AutoModel": "harm.Model"}
+    (tmp_path / "zeros" / "config.json").write_text(json.dumps(config | {"model_type": "harm", "auto_map": names}))
+    (tmp_path / "zeros" / "harm.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ModelError):
+        compact_folder(tmp_path / "zeros", None, tmp_path / "compact")
+    assert not (tmp_path / "harm").exists()

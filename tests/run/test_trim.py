@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli.app import main
 from prune_core.compaction import compact
-from prune_core.errors import DataError, VerificationError
+from prune_core.errors import DataError, ModelError, VerificationError
 from prune_core.pretrained import load_saved
 from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
@@ -52,6 +52,13 @@ def test_a_compact_model_stays_one(folder: str, corpus: Path, tmp_path: Path) ->
     assert not {"bad", "neutral", "lon"} & vocabulary.keys()
     assert report["tokens"] == len(vocabulary) < report["tokens before"] == len(tokenizer())
     assert load_saved(str(tmp_path / "small")).config.vocab_size == len(vocabulary)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: str, corpus: Path, tmp_path: Path) -> None:
+    AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        trim_folder(str(tmp_path / "bare"), corpus, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_model_in_bfloat16_stays_so(folder: str, corpus: Path, tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def _counts(keep: int | Mapping[str, int] | None, stacks: Sequence[list[Layer]])
     if isinstance(keep, Mapping):
         for name, count in keep.items():
             if name not in names:
-                raise RecipeError(f"depth.keep: there is no stack {name!r}; there are {', '.join(filter(None, names))}")
+                there = ", ".join(filter(None, names)) or "none with a name: give a number"
+                raise RecipeError(f"depth.keep: there is no stack {name!r}; there are {there}")
             yield names[name], count
     elif keep is not None:
         if len(stacks) > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from transformers import PreTrainedTokenizerBase
 
 from prune_core.compaction import compact
 from prune_core.configuring import plugins_of
@@ -21,6 +22,7 @@ from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.shipping import portably
+from prune_core.tasks.tokens import is_invented
 from prune_core.verify import outputs, save_proven, told
 
 if TYPE_CHECKING:
@@ -81,7 +83,9 @@ def find_processor(folder: str | Path) -> Any:
     for kind in ("Processor", "Tokenizer", "ImageProcessor", "FeatureExtractor"):
         auto = getattr(transformers, f"Auto{kind}")
         try:
-            return auto.from_pretrained(folder)
+            found = auto.from_pretrained(folder, trust_remote_code=False)
         except Exception:  # a missing file shows up as almost any error
             continue
+        if not (isinstance(found, PreTrainedTokenizerBase) and is_invented(found, folder)):
+            return found
     return None

@@ -270,7 +270,7 @@ def _same_tokens(processor: Any, teacher: str) -> None:
     if not hasattr(processor, "get_vocab"):
         return
     try:
-        theirs = AutoTokenizer.from_pretrained(teacher).get_vocab()
+        theirs = AutoTokenizer.from_pretrained(teacher, trust_remote_code=False).get_vocab()
     except Exception as error:  # a missing vocabulary shows up as almost any error
         raise RecipeError(
             f"teacher: {teacher} holds no tokenizer to compare with the model's: {brief(error)}; save its own there"

@@ -65,7 +65,7 @@ def read_config(path: str) -> PreTrainedConfig:
             f"{path} is no model folder" + (": it is a file" if folder.is_file() else ": nothing is there")
         )
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
         return config
     except _BAD_CONFIG as error:
         raise ModelError(f"{path} is no model that can be read: {brief(error)}") from error
@@ -91,7 +91,7 @@ def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedMod
     """
     try:
         with _without_report():
-            options = {"dtype": "float32", **options}
+            options = {"dtype": "float32", "trust_remote_code": False, **options}
             model, report = auto_class.from_pretrained(path, output_loading_info=True, **options)
     except _BAD_MODEL as error:
         raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error

@@ -64,7 +64,7 @@ def _open(image: dict[str, Any], row: int) -> Pictures.Image:
 
 def _image_processor(model: str) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(model)
+        return AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{model} holds no image processor that can be read: {brief(error)}") from error
 

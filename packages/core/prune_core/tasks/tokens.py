@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -18,9 +19,18 @@ from prune_core.tasks.data import Table
 def load_tokenizer(model: str, **options: Any) -> Any:
     """The tokenizer of a model folder or hub name; ModelError where there is none."""
     try:
-        return AutoTokenizer.from_pretrained(model, **options)
+        found = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **options)
     except Exception as error:  # a missing vocabulary shows up as almost any error
         raise ModelError(f"{model} holds no tokenizer that can be read: {brief(error)}") from error
+    if is_invented(found, model):
+        raise ModelError(f"{model} holds no tokenizer: none of its files is there")
+    return found
+
+
+def is_invented(tokenizer: Any, model: str | Path) -> bool:
+    """Whether nothing of this tokenizer is in the folder: transformers makes up one that knows its own marks alone."""
+    names = {"tokenizer_config.json", "tokenizer.json", *getattr(type(tokenizer), "vocab_files_names", {}).values()}
+    return Path(model).is_dir() and not any((Path(model) / name).is_file() for name in names)
 
 
 def load_word_tokenizer(model: str) -> Any:
