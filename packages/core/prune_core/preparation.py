@@ -22,7 +22,7 @@ from prune_core.compaction.layers import origins
 from prune_core.compactor import Compactor
 from prune_core.configuring import plugins_of, strategy_config, task_config
 from prune_core.distributed import main_first, processes
-from prune_core.errors import RecipeError
+from prune_core.errors import ModelError, RecipeError
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
@@ -103,6 +103,17 @@ def make_job(recipe: Recipe, device: str | None = None) -> Job:
     config = task_config(recipe.task, plugins)
     task: Task = plugins.load("tasks", recipe.task.name)(config, recipe.model)
     return Job(recipe, plugins, task, pick_device(device or recipe.device).type)
+
+
+def trained_job(recipe: Recipe, device: str | None = None) -> Job:
+    """As `make_job`; ModelError too where the model's head is not trained for the task's labels."""
+    job = make_job(recipe, device)
+    if not job.trained_head:
+        raise ModelError(
+            f"{job.model_path} has no head trained for the labels of these data (found: "
+            f"{describe_head(job.model_path)}): its figures would be those of chance; fine-tune it first"
+        )
+    return job
 
 
 def demonstration(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:

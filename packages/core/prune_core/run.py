@@ -20,7 +20,6 @@ from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
 from prune_core.distributed import agreed, check_shared, joined, launched_sharded, main_first, on_main
-from prune_core.errors import ModelError
 from prune_core.examples import Numbered
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
@@ -33,11 +32,10 @@ from prune_core.preparation import (
     Job,
     Preparation,
     demonstration,
-    describe_head,
-    make_job,
     make_teacher,
     prepare,
     rehearsal,
+    trained_job,
 )
 from prune_core.pretrained import usable_length
 from prune_core.progress import progress_bar
@@ -123,12 +121,7 @@ def _shared(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Worksp
 def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device: str = "auto") -> dict[str, float]:
     """Figures of a model, dense or compact, on a task's validation data."""
     recipe = Recipe.parse({"model": model, "task": task.model_dump(), "training": {"eval_batch_size": batch_size}})
-    job = make_job(recipe, device)
-    if not job.trained_head:
-        raise ModelError(
-            f"{model} has no head trained for the labels of these data (found: {describe_head(model)}): its figures "
-            "would be those of chance; fine-tune it first"
-        )
+    job = trained_job(recipe, device)
     return evaluate_model(job, job.task.load_model(model))
 
 

@@ -24,7 +24,7 @@ from prune_core.exporting.speed import Timed, measure_speed
 from prune_core.exporting.trace import Batch, Traced, symbols, trace
 from prune_core.files import refuse_occupied, replacing
 from prune_core.folders import find_processor
-from prune_core.preparation import Job, make_job
+from prune_core.preparation import trained_job
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
 
@@ -72,7 +72,9 @@ def export_folder(model: str, output: Path, wanted: Wanted) -> dict[str, Any]:
     target = exporter(wanted.format)
     target.need()
     refuse_int8(wanted.format, wanted.int8, wanted.task is not None)
-    job = _job(model, wanted.task) if wanted.task is not None else None
+    job = None
+    if wanted.task is not None:
+        job = trained_job(Recipe.parse({"model": model, "task": wanted.task.model_dump()}), "cpu")
     loaded = (job.task.load_model(model) if job else load_saved(model)).eval()
     processor = job.task.processor if job else find_processor(model)
     names = getattr(processor, "model_input_names", ())
@@ -128,13 +130,6 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or not isinstance(facts.get("inputs"), dict) or "format" not in facts:
         raise ModelError(f"{path} is no description of an exported model: format and inputs were expected")
     return facts
-
-
-def _job(model: str, task: TaskSection) -> Job:
-    job = make_job(Recipe.parse({"model": model, "task": task.model_dump()}), "cpu")
-    if not job.trained_head:
-        raise ModelError(f"{model} has no head trained for the labels of these data: fine-tune it first")
-    return job
 
 
 def _facts(target: Exporter, model: PreTrainedModel, traced: Traced, parity: Parity) -> dict[str, Any]:
