@@ -226,3 +226,22 @@ def test_comparison_on_cuda():
     found = measure.compare(bert(8), bert(), SECTION, device="cuda", dtype="float16")
     assert found.model.activation_bytes > 0
     assert found.machine.device != "cpu"
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_a_text_with_images_holds_the_tokens_that_stand_for_them(tokens):
+    model = tiny_model("gemma3", mm_tokens_per_image=tokens)
+    inputs = measure.dummy_inputs(model, 3, 8)
+    shown = inputs["input_ids"] == model.config.image_token_id
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (3, 8 + tokens)
+    assert shown[:, :tokens].all()
+    assert not shown[:, tokens:].any()
+    blind = inputs | {"pixel_values": torch.zeros_like(inputs["pixel_values"])}
+    assert not torch.equal(model(**inputs).logits, model(**blind).logits)
+
+
+def test_images_that_need_more_than_pixels_are_refused(monkeypatch):
+    model = tiny_model("gemma3")
+    monkeypatch.setattr(model, "get_image_features", lambda pixel_values, image_sizes: None)
+    with pytest.raises(ModelError, match="Gemma3ForConditionalGeneration takes images in a way that is not known"):
+        measure.dummy_inputs(model, 1, 8)

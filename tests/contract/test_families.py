@@ -25,7 +25,7 @@ class TestFamilies(FamilyContract):
         family: {what: found for what, found in outcomes.items() if isinstance(found, str)}
         for family, outcomes in RECORDED.items()
     }
-    large = ("t5", "flan-t5", "gemma2", "gemma3_text")
+    large = ("t5", "flan-t5", "gemma2", "gemma3_text", "gemma3")
 
     def model(self, family: str, layers: int) -> PreTrainedModel:
         return tiny_model(family, layers=layers)

@@ -61,7 +61,8 @@ def test_other_sizes_than_the_weights_have_are_refused(own_folder):
     edit(folder, set_unit("layer.0.ffn", {"kept": 6, "of": 64}))
     with pytest.raises(RuntimeError, match=r"intermediate\.dense|mismatch"):
         AutoModelForSequenceClassification.from_pretrained(folder)
-    with pytest.raises(ModelError) as caught:
+    sizes = r"layer\.0\.intermediate\.dense\.bias is \[5\] in the weights and \[6\] by the configuration \(and 2 more"
+    with pytest.raises(ModelError, match=sizes) as caught:
         load_saved(str(folder))
     assert "\n" not in str(caught.value)
 
@@ -170,6 +171,22 @@ def test_a_config_that_makes_no_model_is_refused(changes, tmp_path):
     with pytest.raises(ModelError, match=r"cannot be loaded|no model that can be read") as caught:
         load_saved(str(plain_folder(tmp_path, **changes)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("new_head", [False, True])
+def test_a_config_of_other_sizes_than_the_weights_is_refused_by_name(new_head, tmp_path):
+    folder = plain_folder(tmp_path, vocab_size=77)
+    sizes = r"embeddings\.word_embeddings\.weight is \[\d+, 32\] in the weights and \[77, 32\] by the configuration;"
+    with pytest.raises(ModelError, match=sizes) as caught:
+        load_pretrained(AutoModelForSequenceClassification, str(folder), new_head=new_head)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_new_head_may_have_other_sizes(tmp_path):
+    folder = str(plain_folder(tmp_path))
+    with pytest.raises(ModelError, match=r"classifier\.bias is \[\d\] in the weights and \[7\] by the configuration"):
+        load_pretrained(AutoModelForSequenceClassification, folder, num_labels=7)
+    assert load_pretrained(AutoModelForSequenceClassification, folder, num_labels=7, new_head=True).num_labels == 7
 
 
 def test_a_pickle_of_garbage_is_refused(tmp_path):

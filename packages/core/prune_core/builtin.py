@@ -9,6 +9,7 @@ from prune_core.architectures.deberta import DEBERTA
 from prune_core.architectures.deberta_v2 import DEBERTA_V2
 from prune_core.architectures.dinov2 import DINOV2, DINOV2_GATED
 from prune_core.architectures.distilbert import DISTILBERT
+from prune_core.architectures.gemma3 import GEMMA3
 from prune_core.architectures.gpt2 import GPT2, GPT2_CROSS
 from prune_core.architectures.gpt_neox import GPT_NEOX
 from prune_core.architectures.llama import LLAMA
@@ -129,5 +130,5 @@ def prune_tasks() -> list[TaskSpec]:
 def prune_architectures() -> list[Architecture]:
     encoders = [ALBERT, BERT, DEBERTA, DEBERTA_V2, DISTILBERT, MODERNBERT, MPNET]
     decoders = [GPT2_CROSS, GPT2, GPT_NEOX, LLAMA, OPT, PHI, PHI3]
-    images = [CLIP, CLIP_TEXT, CLIP_VISION, DINOV2, DINOV2_GATED, SWIN, VIT]
+    images = [CLIP, CLIP_TEXT, CLIP_VISION, DINOV2, DINOV2_GATED, GEMMA3, SWIN, VIT]
     return [*encoders, *decoders, BART, T5, T5_GATED, *images, WAV2VEC2, WHISPER]

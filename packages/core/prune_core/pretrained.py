@@ -2,12 +2,13 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -84,17 +85,21 @@ def usable_length(config: PreTrainedConfig) -> int | None:
     return positions
 
 
-def load_pretrained(auto_class: Any, path: str, **options: Any) -> PreTrainedModel:
-    """`auto_class.from_pretrained(path)`, in float32 unless `dtype` is given; heads that the checkpoint lacks are new.
+def load_pretrained(auto_class: Any, path: str, *, new_head: bool = False, **options: Any) -> PreTrainedModel:
+    """`auto_class.from_pretrained(path)`, in float32 unless `dtype` is given; heads that the checkpoint lacks are new,
+    with `new_head` those that have other sizes in it too.
 
-    ModelError when it cannot be loaded, when weights below the head are missing, or when it has layers too many.
+    ModelError when it cannot be loaded, when weights below the head are missing, when sizes disagree with the
+    configuration, or when it has layers too many.
     """
     try:
         with _without_report():
-            options = {"dtype": "float32", "trust_remote_code": False, **options}
+            # transformers tells other sizes in a log only: they are refused here, by name
+            options = {"dtype": "float32", "trust_remote_code": False, "ignore_mismatched_sizes": True, **options}
             model, report = auto_class.from_pretrained(path, output_loading_info=True, **options)
     except _BAD_MODEL as error:
         raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error
+    _refuse_sizes(model, sorted(report["mismatched_keys"]), path, new_head)
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     _refuse_holes(model, missing, path)
     _refuse_layers(model, report["unexpected_keys"], path)
@@ -139,10 +144,25 @@ def brief(error: Exception, limit: int = 240) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def _refuse_sizes(
+    model: PreTrainedModel, others: Sequence[tuple[str, torch.Size, torch.Size]], path: str, new_head: bool
+) -> None:
+    wrong = [found for found in others if not new_head or _below_head(model, found[0])]
+    if wrong:
+        (key, held, wanted), more = wrong[0], len(wrong) - 1
+        also = f" (and {more} more parameters)" if more else ""
+        raise ModelError(
+            f"the weights at {path} do not fit its config.json: {key} is {list(held)} in the weights and {list(wanted)} by "
+            f"the configuration{also}; is it the configuration of another model?"
+        )
+
+
+def _below_head(model: PreTrainedModel, key: str) -> bool:
+    return not hasattr(model, model.base_model_prefix) or key.startswith(f"{model.base_model_prefix}.")
+
+
 def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], path: str) -> None:
-    prefix = f"{model.base_model_prefix}."
-    headless = not hasattr(model, model.base_model_prefix)
-    holes = [key for key in missing if (headless or key.startswith(prefix)) and "pooler" not in key]
+    holes = [key for key in missing if _below_head(model, key) and "pooler" not in key]
     if holes:
         raise ModelError(
             f"{path} holds no weights for {len(holes)} parameters of {type(model).__name__}, such as {holes[0]}: "

@@ -4,8 +4,8 @@ from prune_core.architectures import Architecture, FeedForwardLayout, Sizes, Sta
 from prune_core.architectures.bart import attention
 
 
-def _stack(layers: str, name: str, config: str = "") -> Stack:
-    """`config` is the part of the configuration that is this stack's own, with a dot behind it."""
+def tower(layers: str, name: str, config: str = "") -> Stack:
+    """One of the stacks. `config` is the part of the configuration that is this stack's own, with a dot behind it."""
     return Stack(
         name=name,
         layers=layers,
@@ -23,11 +23,11 @@ CLIP = Architecture(
     name="clip",
     model_types=("clip",),
     stacks=(
-        _stack("text_model.encoder.layers", "text", "text_config."),
-        _stack("vision_model.encoder.layers", "vision", "vision_config."),
+        tower("text_model.encoder.layers", "text", "text_config."),
+        tower("vision_model.encoder.layers", "vision", "vision_config."),
     ),
 )
-CLIP_TEXT = Architecture(name="clip-text", model_types=("clip_text_model",), stacks=(_stack("encoder.layers", "text"),))
+CLIP_TEXT = Architecture(name="clip-text", model_types=("clip_text_model",), stacks=(tower("encoder.layers", "text"),))
 CLIP_VISION = Architecture(
-    name="clip-vision", model_types=("clip_vision_model",), stacks=(_stack("encoder.layers", "vision"),)
+    name="clip-vision", model_types=("clip_vision_model",), stacks=(tower("encoder.layers", "vision"),)
 )

@@ -63,7 +63,7 @@ class Shortening:
             assert sizes is not None
             found[str(sizes.layers)] = len(kept)
             for name in sizes.per_layer:
-                if (entries := field_of(config, name) if hasattr(config, name) else None) is not None:
+                if (entries := field_of(config, name)) is not None:
                     found[name] = [entries[number] for number in kept]
             total = len(kept) + sum(one.parent == layer.parent for one in self.gone)
             before = origins(config).get(layer.stack.prefix, tuple(range(total + 1)))

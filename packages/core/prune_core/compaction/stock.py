@@ -25,8 +25,8 @@ _IMPOSSIBLE = (StrictDataclassError, ValueError, TypeError, ArithmeticError, Run
 
 
 def field_of(config: PreTrainedConfig, path: str) -> Any:
-    """The value at a dotted path."""
-    return reduce(getattr, path.split("."), config)
+    """The value at a dotted path; None where there is no such field."""
+    return reduce(lambda part, name: getattr(part, name, None), path.split("."), config)
 
 
 def with_fields(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:

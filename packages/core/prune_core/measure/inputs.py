@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.errors import ModelError, RecipeError
-from prune_core.pretrained import usable_length
+from prune_core.pretrained import brief, usable_length
 
 _FRAMES_A_POSITION = 2
 """Whisper's second convolution halves the frames."""
@@ -17,7 +17,8 @@ _FRAMES_A_POSITION = 2
 
 def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[str, Tensor]:
     """A random batch on the CPU, the same at every call, of the kind that the model takes; one that takes texts and
-    images gets both.
+    images gets both: an image for each text, and where texts hold images (Gemma 3, LLaVA) the tokens that stand for it,
+    in front of `length` others.
 
     Texts: ids and a mask of ones [batch_size, length], of one choice each, [batch_size, 1, length], for multiple
     choice; as many ids again for a decoder beside an encoder. Images: float pixels [batch_size, channels, height,
@@ -79,7 +80,22 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
         _end(ids, model.config.eos_token_id)
     if hasattr(model.config, "vision_config"):
         inputs |= _image_inputs(model, batch_size, length, generator)
+    if (token := getattr(model.config, "image_token_id", None)) is not None:
+        count = _tokens_an_image(model, placed({"pixel_values": inputs["pixel_values"][:1]}, model)["pixel_values"])
+        ids[ids == token] = 0
+        ids = torch.cat([ids.new_full((batch_size, count), token), ids], dim=1)
+        inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": (ids == token).long()}
     return inputs
+
+
+def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
+    """Tokens of a text that stand for an image; ModelError for a model whose images need more than pixels."""
+    try:
+        with torch.no_grad():
+            return len(model.get_image_features(image, return_dict=True).pooler_output[0])
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise ModelError(f"{type(model).__name__} takes images in a way that is not known: {why}") from error
 
 
 def _check_length(model: PreTrainedModel, length: int, longest: int | None) -> None:

@@ -61,7 +61,7 @@ class TabularTask(Task):
     def load_model(self, path: str) -> PreTrainedModel:
         import transformers
 
-        options = {} if self.has_trained_head(path) else {**self.new_head(), "ignore_mismatched_sizes": True}
+        options = {} if self.has_trained_head(path) else {**self.new_head(), "new_head": True}
         config = read_config(path)
         if options and self._has_head(config):
             logger.warning(

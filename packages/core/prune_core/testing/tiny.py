@@ -125,6 +125,18 @@ _SOUND = _Family(
 )
 _GROUPED = _DECODER.having(num_key_value_heads=2, head_dim=HIDDEN // HEADS, pad_token_id=0)
 
+_ONE_TOKEN_AN_IMAGE = {"mm_tokens_per_image": 1, "image_token_id": TOKENS - 1}
+
+
+def _reader_of_images(heads: int, layers: int) -> dict[str, Any]:
+    """A configuration for texts, in which a token stands for an image, and one for images."""
+    sizes = _USUAL(heads, layers) | dict.fromkeys(_DROPOUTS, 0.0)
+    return {
+        "text_config": sizes | _GROUPED.others | _MARKS | {"sliding_window": 8},
+        "vision_config": sizes | _IMAGE.others | {"vision_use_head": False},  # as those that were published
+    }
+
+
 _FAMILIES: dict[str, _Family] = {
     "bert": _TEXT,
     "roberta": _TEXT.having(max_position_embeddings=TOKENS + 2),
@@ -181,13 +193,14 @@ _FAMILIES: dict[str, _Family] = {
     "qwen3": _GROUPED,
     "gemma2": _GROUPED.having(sliding_window=8),
     "gemma3_text": _GROUPED.having(sliding_window=8),
+    "gemma3": _Family("ImageTextToText", _reader_of_images, _ONE_TOKEN_AN_IMAGE),
 }
 
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
 """Families that `tiny_model` can build, by model type."""
 
 GENERATING: tuple[str, ...] = tuple(
-    name for name in FAMILIES if _FAMILIES[name].head in ("Seq2SeqLM", "SpeechSeq2Seq", "CausalLM")
+    name for name in FAMILIES if _FAMILIES[name].head in ("Seq2SeqLM", "SpeechSeq2Seq", "CausalLM", "ImageTextToText")
 )
 """Those that it builds as models that generate text."""
 
@@ -244,6 +257,8 @@ def tiny_inputs(model: PreTrainedModel, *, batch: int = 4, seed: int = 0) -> dic
     for name, make in _MAKERS.items():
         if name in takes:
             inputs |= make(model, batch, generator)
+    if (token := getattr(model.config, "image_token_id", None)) is not None:
+        inputs |= _showing(inputs["input_ids"], token)
     name = type(model).__name__
     if name.endswith(("ForSequenceClassification", "ForImageClassification")):
         return inputs | {"labels": classes}
@@ -265,6 +280,13 @@ def _text(model: PreTrainedModel, batch: int, generator: torch.Generator, length
         tokens.scatter_(1, ends - 1, config.eos_token_id)
     attended = (torch.arange(length) < ends).long()
     return {"input_ids": tokens.where(attended.bool(), config.pad_token_id or 0), "attention_mask": attended}
+
+
+def _showing(tokens: Tensor, token: int) -> dict[str, Tensor]:
+    """Texts that begin with the token of their image, and have it nowhere else."""
+    tokens = tokens.where(tokens != token, 3)
+    tokens[:, 0] = token
+    return {"input_ids": tokens, "token_type_ids": (tokens == token).long()}
 
 
 def _image(model: PreTrainedModel, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
