@@ -221,7 +221,7 @@ def test_a_setting_below_a_value(prune: Callable, tmp_path: Path) -> None:
         (["--attention", "eagre"], ["attention.0: ", "eager", "found 'eagre'"]),
         (["--dtypes", "int8"], ["dtypes.0: ", "bfloat16", "found 'int8'"]),
         (["--lengths", "8", "--lengths-of", "sst2"], ["not both"]),
-        (["--cuda-graphs", "--new-tokens", "4"], ["of one shape"]),
+        (["--runtimes", "cuda-graphs", "--new-tokens", "4"], ["of one shape"]),
     ],
 )
 def test_bench_settings_are_checked_before_anything_is_read(

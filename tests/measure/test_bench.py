@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
 from prune_core import measure
 from prune_core.benching import bench_folders, text_lengths
-from prune_core.errors import DataError, RecipeError
+from prune_core.errors import DataError, ExportError, RecipeError
+from prune_core.exporting import export_model, runtimes
 from prune_core.measure import Grid, Prepared, Ratio
 from prune_core.measure.calls import make_call
 from prune_core.measure.inputs import ragged_inputs
+from prune_core.measure.runtimes import opener
 from prune_core.pretrained import usable_length
+from prune_core.sparse import runtime
 from prune_core.testing.tiny import tiny_model
 from tests.meta.inputs import _tokenizer
 
@@ -95,7 +99,7 @@ def test_prefill_and_decoding(family: str):
     """Decoding with a cache gives the tokens that greedy decoding without one does; and it is what is timed."""
     model = tiny_model(family)
     batch, grid = measure.dummy_inputs(model, 2, 6), Grid(**QUICK, new_tokens=5)
-    prefill, decode = (make_call(model, [batch], setting) for setting in grid.settings())
+    prefill, decode = (make_call(model, model, [batch], setting) for setting in grid.settings())
     with torch.inference_mode():
         _, first = prefill.run(prefill.prepare())
         last = decode.run(decode.prepare())
@@ -144,23 +148,69 @@ def test_what_cannot_be_measured_so():
         measure.bench(pair(), Grid(**QUICK, new_tokens=3), "cpu")
     with pytest.raises(RecipeError, match="attention: MPNetForSequenceClassification has no sdpa, only eager"):
         measure.bench(pair("mpnet"), Grid(**QUICK, attention=("sdpa",)), "cpu")
-    for name, flags in (("cuda_graphs", {"cuda_graphs": True}), ("tf32", {"dtypes": ("tf32",)})):
+    for name, flags in (("cuda-graphs", {"runtimes": ("cuda-graphs",)}), ("tf32", {"dtypes": ("tf32",)})):
         with pytest.raises(RecipeError, match=f"{name}: it is there on CUDA devices only"):
             measure.bench(pair(), Grid(**QUICK, **flags), "cpu")
 
 
+@pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_models_are_measured_in_the_runtimes_that_they_are_exported_to(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Exported once for all sizes; the baseline runs in the same runtime."""
+    written = []
+    monkeypatch.setattr(
+        runtimes, "export_model", lambda model, *more: (written.append(model), export_model(model, *more))
+    )
+    models = pair()
+    found = measure.bench(models, Grid(batch_sizes=(1, 2), lengths=(6,), rounds=3, runtimes=("torch", name)), "cpu")
+    assert [row.setting.runtime for row in found.rows] == ["torch"] * 2 + [name] * 2
+    assert written == list(models.values())
+    assert found.rows[3].sides[0].flops == found.rows[1].sides[0].flops
+    assert found.rows[3].sides[1].activation_bytes is None
+    with pytest.raises(ExportError, match=r"the graph cannot be (translated|saved)"):
+        measure.bench({"dense": tiny_model("gemma3")}, Grid(**QUICK, runtimes=(name,)), "cpu")
+
+
+def test_a_runtime_computes_what_the_model_does():
+    model = tiny_model("bert")
+    batch = measure.dummy_inputs(model, 3, 9)
+    with TemporaryDirectory() as place:
+        for name in ("torch", "onnx", "torch-export", "sparse"):
+            with opener(name)(model, [batch], Path(place) / name) as runs, torch.inference_mode():
+                torch.testing.assert_close(runs(**batch)["logits"], model(**batch).logits)
+
+
+def test_zeros_are_skipped_in_a_twin(monkeypatch: pytest.MonkeyPatch):
+    """The model itself stays as it is, its linears plain."""
+    model = tiny_model("bert")
+    taken = []
+    monkeypatch.setattr(runtime, "use_sparse_forms", lambda twin, batch: taken.append(twin) or ())
+    batch = measure.dummy_inputs(model, 2, 4)
+    with opener("sparse")(model, [batch], Path("none")) as twin:
+        assert taken == [twin]
+        assert twin is not model
+        assert all(one is other for one, other in zip(twin.parameters(), model.parameters(), strict=True))
+
+
+def test_runtimes_that_cannot():
+    for more in ({"new_tokens": 3}, {"dtypes": ("float32", "bfloat16")}):
+        with pytest.raises(
+            RecipeError, match="onnx runs a forward pass in float32: leave new_tokens and other dtypes out"
+        ):
+            Grid.parse({**QUICK, "runtimes": ("torch", "onnx"), **more})
+
+
 @pytest.mark.slow
 def test_compiled_models_are_measured_beside_eager_ones():
-    found = measure.bench(pair(), Grid(**QUICK, compile=True), "cpu")
-    assert [row.setting.compile for row in found.rows] == [False, True]
+    found = measure.bench(pair(), Grid(**QUICK, runtimes=("torch", "compile")), "cpu")
+    assert [row.setting.runtime for row in found.rows] == ["torch", "compile"]
     assert found.rows[0].sides[0].flops == found.rows[1].sides[0].flops
 
 
 @pytest.mark.gpu
 def test_grid_on_cuda():
-    grid = Grid(**QUICK, dtypes=("float32", "tf32", "float16"), cuda_graphs=True)
+    grid = Grid(**QUICK, dtypes=("float32", "tf32", "float16"), runtimes=("torch", "cuda-graphs"))
     found = measure.bench(pair(), grid, "cuda")
-    assert [row.setting.cuda_graphs for row in found.rows] == [False, True] * 3
+    assert [row.setting.runtime for row in found.rows] == ["torch", "cuda-graphs"] * 3
     assert found.rows[1].sides[0].activation_bytes is None
     assert found.rows[0].sides[0].activation_bytes > 0
     assert found.machine.device_bytes > 0

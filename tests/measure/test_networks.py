@@ -76,5 +76,7 @@ def test_what_is_refused(tmp_path: Path):
     ):
         with pytest.raises(RecipeError, match=message):
             networks.build_network(networks.Network(**{**SMALL, **changes}))
+    with pytest.raises(RecipeError, match="two models are called 'small'"):
+        networks.bench_networks(written(tmp_path, SMALL, SMALL), GRID, "cpu")
     with pytest.raises(RecipeError, match="no tokenizer"):
         networks.bench_networks(written(tmp_path, SMALL), Grid(lengths_of="sst2"), "cpu")

@@ -45,11 +45,13 @@ DTypes = Annotated[
     str | None,
     typer.Option(help="float32, tf32, bfloat16, float16. Example: --dtypes float32,bfloat16", rich_help_panel=_PANEL),
 ]
-Compile = Annotated[
-    bool, typer.Option("--compile", help="By torch.compile as well. Example: --compile", rich_help_panel=_PANEL)
-]
-CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs", help="As a CUDA graph as well. Example: --cuda-graphs", rich_help_panel=_PANEL)
+Runtimes = Annotated[
+    str | None,
+    typer.Option(
+        help="torch (plain), compile, cuda-graphs, sparse, torch-export, onnx, openvino. "
+        "Example: --runtimes torch,compile,openvino",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Interleaved rounds that count, 20 by default. Example: --rounds 50")]
 Threads = Annotated[

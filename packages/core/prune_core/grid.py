@@ -13,7 +13,11 @@ from prune_core.recipe import explain
 
 DType = Literal["float32", "tf32", "bfloat16", "float16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
+Runtime = Literal["torch", "compile", "cuda-graphs", "sparse", "torch-export", "onnx", "openvino"]
 Phase = Literal["forward", "prefill", "decode"]
+
+EXPORTED: frozenset[Runtime] = frozenset(("torch-export", "onnx", "openvino"))
+"""Runtimes that a model is exported to."""
 
 _Count = Annotated[int, Field(ge=1)]
 
@@ -29,8 +33,7 @@ class Setting:
     length: int | None
     attention: Attention | None = None
     dtype: DType = "float32"
-    compile: bool = False
-    cuda_graphs: bool = False
+    runtime: Runtime = "torch"
     phase: Phase = "forward"
     new_tokens: int = 0
 
@@ -50,8 +53,7 @@ class Grid(Fields):
     dtypes: tuple[DType, ...] = Field(
         ("float32",), description="Arithmetic; tf32 is float32 with matrix products in TF32."
     )
-    compile: bool = Field(False, description="Compiled by torch.compile as well.")
-    cuda_graphs: bool = Field(False, description="Replayed as a CUDA graph as well.")
+    runtimes: tuple[Runtime, ...] = Field(("torch",), description="What computes all models; torch is plain eager.")
     new_tokens: int | None = Field(
         None, ge=1, description="Prefill, and decoding of so many tokens, instead of a forward pass."
     )
@@ -68,23 +70,21 @@ class Grid(Fields):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Grid":
-        if not (self.batch_sizes and self.lengths and self.dtypes):
-            raise ValueError("batch_sizes, lengths and dtypes need one entry each at least")
+        if not (self.batch_sizes and self.lengths and self.dtypes and self.runtimes):
+            raise ValueError("batch_sizes, lengths, dtypes and runtimes need one entry each at least")
         if self.lengths_of is not None and "lengths" in self.model_fields_set:
             raise ValueError("give lengths or the data set whose lengths are taken (lengths_of), not both")
-        if self.cuda_graphs and (self.lengths_of is not None or self.new_tokens is not None):
+        if "cuda-graphs" in self.runtimes and (self.lengths_of is not None or self.new_tokens is not None):
             raise ValueError("a CUDA graph is of one shape: give lengths, and neither lengths_of nor new_tokens")
+        exported = sorted(EXPORTED.intersection(self.runtimes))
+        if exported and (self.new_tokens is not None or set(self.dtypes) != {"float32"}):
+            raise ValueError(f"{exported[0]} runs a forward pass in float32: leave new_tokens and other dtypes out")
         return self
 
     def settings(self) -> Iterator[Setting]:
         """Each combination; those with the same copies of the models follow one another."""
         lengths: tuple[int | None, ...] = (None,) if self.lengths_of is not None else self.lengths
-        ways = [
-            (False, False),
-            *([(True, False)] if self.compile else []),
-            *([(False, True)] if self.cuda_graphs else []),
-        ]
         phases: tuple[Phase, ...] = ("prefill", "decode") if self.new_tokens else ("forward",)
-        ordered = product(self.dtypes, self.attention or (None,), ways, self.batch_sizes, lengths, phases)
-        for dtype, attention, (compiled, graphs), batch_size, length, phase in ordered:
-            yield Setting(batch_size, length, attention, dtype, compiled, graphs, phase, self.new_tokens or 0)
+        ordered = product(self.dtypes, self.attention or (None,), self.runtimes, self.batch_sizes, lengths, phases)
+        for dtype, attention, runtime, batch_size, length, phase in ordered:
+            yield Setting(batch_size, length, attention, dtype, runtime, phase, self.new_tokens or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from prune_core.errors import DataError, RecipeError
 from prune_core.fields import Fields
 from prune_core.grid import Grid, Setting
 from prune_core.loading import structure_of
-from prune_core.measure import Bench, Machine, Ratio, Timing, bench
+from prune_core.measure import Machine, Ratio, Row, Timing, bench, paired_ratio
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -141,19 +142,29 @@ def build_dense(shape: dict[str, int]) -> PreTrainedModel:
 
 
 def bench_networks(path: Path, grid: Grid, device: str = "auto") -> NetworkBench:
-    """Measure every network of a file at all settings of `grid`: beside BERT-base and BERT-large, interleaved with
-    both, where its shape is one of theirs, else beside the dense model of its shape.
+    """Measure every network of a file at all settings of `grid`: beside BERT-base and BERT-large where its shape is one
+    of theirs, else beside the dense model of its shape; all that have the same rivals are interleaved.
     """
     if grid.lengths_of is not None:
         raise RecipeError("lengths_of: networks of random weights have no tokenizer; give lengths")
     networks = read_networks(path)
-    dense: dict[str, PreTrainedModel] = {}
     rows: list[NetworkRow] = []
-    for network in networks:
-        rivals = {name: _dense(dense, shape) for name, shape in network.rivals().items()}
-        found = bench({network.row: build_network(network), **rivals}, grid, device)
-        rows += _rows(network, found)
+    for rivals, group in _by_rivals(networks):
+        dense = {name: build_dense(shape) for name, shape in rivals.items()}
+        found = bench({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
+        rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
     return NetworkBench(tuple(rows), grid, found.machine)
+
+
+def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:
+    """Networks of the same rivals together; RecipeError for two of one name."""
+    names = [name for network in networks for name in (network.row, *network.rivals())]
+    twice = [network.row for network in networks if names.count(network.row) > 1]
+    if twice:
+        raise RecipeError(f"networks: two models are called {twice[0]!r}: give each a row of its own")
+    alike = sorted(networks, key=lambda network: json.dumps(network.rivals(), sort_keys=True))
+    for rivals, group in groupby(alike, Network.rivals):
+        yield rivals, list(group)
 
 
 def _cut(model: PreTrainedModel, network: Network, field: str, units: Sequence[Unit]) -> None:
@@ -166,19 +177,13 @@ def _cut(model: PreTrainedModel, network: Network, field: str, units: Sequence[U
         resize(model, unit, range(count))
 
 
-def _dense(known: dict[str, PreTrainedModel], shape: dict[str, int]) -> PreTrainedModel:
-    key = json.dumps(shape, sort_keys=True)
-    if key not in known:
-        known[key] = build_dense(shape)
-    return known[key]
-
-
-def _rows(network: Network, found: Bench) -> Iterator[NetworkRow]:
-    """The network was what the dense models were compared with: their ratios are turned round."""
-    for row in found.rows:
-        own, *others = row.sides
-        rivals = tuple(
-            Rival(side.name, side.timing, ratio.inverse(), 1 / flops)
-            for side, ratio, flops in zip(others, row.speedups, row.flop_ratios, strict=True)
-        )
-        yield NetworkRow(network.row, row.setting, own.timing, network.speedup, rivals)
+def _row(network: Network, rivals: Sequence[str], found: Row) -> NetworkRow:
+    """A network against each of its rivals, round by round."""
+    sides = {side.name: (side, seconds) for side, seconds in zip(found.sides, found.seconds, strict=True)}
+    own, spent = sides[network.row]
+    against = tuple(
+        Rival(name, side.timing, paired_ratio(seconds, spent), side.flops / own.flops)
+        for name, (side, seconds) in sides.items()
+        if name in rivals
+    )
+    return NetworkRow(network.row, found.setting, own.timing, network.speedup, against)

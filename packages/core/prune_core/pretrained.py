@@ -152,8 +152,8 @@ def _refuse_sizes(
         (key, held, wanted), more = wrong[0], len(wrong) - 1
         also = f" (and {more} more parameters)" if more else ""
         raise ModelError(
-            f"the weights at {path} do not fit its config.json: {key} is {list(held)} in the weights and {list(wanted)} "
-            f"by the configuration{also}; is it the configuration of another model?"
+            f"the weights at {path} do not fit its config.json: {key} is {list(held)} in the weights and "
+            f"{list(wanted)} by the configuration{also}; is it the configuration of another model?"
         )
 
 

@@ -33,8 +33,7 @@ def bench(
     new_tokens: grids.NewTokens = None,
     attention: grids.Attentions = None,
     dtypes: grids.DTypes = None,
-    compile_: grids.Compile = False,
-    cuda_graphs: grids.CudaGraphs = False,
+    runtimes: grids.Runtimes = None,
     rounds: grids.Rounds = None,
     threads: grids.Threads = None,
     device: options.Device = None,
@@ -48,7 +47,7 @@ def bench(
         raise typer.BadParameter("--networks brings its own models: leave MODEL and --baseline out")
     several = {"batch_sizes": batch_sizes, "lengths": lengths, "attention": attention, "dtypes": dtypes}
     single = {"lengths_of": lengths_of, "new_tokens": new_tokens, "rounds": rounds, "threads": threads}
-    grid = grids.grid_of(several, {**single, "compile": compile_, "cuda_graphs": cuda_graphs})
+    grid = grids.grid_of({**several, "runtimes": runtimes}, single)
     if networks is not None:
         _bench_networks(networks, grid, device or "auto", json)
     elif models and baseline:
@@ -116,7 +115,7 @@ def _lines(row: "Row") -> Iterator[tuple[object, ...]]:
 
 def _setting(setting: "Setting") -> tuple[object, ...]:
     ways: list[str] = [setting.phase, setting.dtype, setting.attention or ""]
-    ways += ["compiled"] * setting.compile + ["CUDA graph"] * setting.cuda_graphs
+    ways += [setting.runtime] * (setting.runtime != "torch")
     return setting.batch_size, setting.length or "of the data", ", ".join(filter(None, ways))
 
 
@@ -134,7 +133,7 @@ def _networks(found: "NetworkBench") -> None:
     from prune_cli import render
 
     rows = [
-        (row.name, *_setting(row.setting)[:2], row.timing.p50 * 1e3, rival.name, _said(rival.speedup))
+        (row.name, *_setting(row.setting), row.timing.p50 * 1e3, rival.name, _said(rival.speedup))
         + (
             f"{rival.flop_limit:.2f}x",
             f"{rival.speedup.value / rival.flop_limit:.0%}",
@@ -143,7 +142,18 @@ def _networks(found: "NetworkBench") -> None:
         for row in found.rows
         for rival in row.rivals
     ]
-    columns = ["network", "batch", "tokens", "ms p50", "against", "speed-up", "FLOP limit", "reached", "published"]
+    columns = [
+        "network",
+        "batch",
+        "tokens",
+        "how",
+        "ms p50",
+        "against",
+        "speed-up",
+        "FLOP limit",
+        "reached",
+        "published",
+    ]
     render.print_table("Networks with random weights (published speed-ups are against bert-base)", columns, rows)
     _where(found.machine, found.grid.rounds)
 

@@ -26,7 +26,10 @@ _IMPOSSIBLE = (StrictDataclassError, ValueError, TypeError, ArithmeticError, Run
 
 def field_of(config: PreTrainedConfig, path: str) -> Any:
     """The value at a dotted path; None where there is no such field."""
-    return reduce(lambda part, name: getattr(part, name, None), path.split("."), config)
+    found: Any = config
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def with_fields(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:

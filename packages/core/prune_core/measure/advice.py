@@ -35,7 +35,7 @@ def _launches(found: Explanation) -> Iterator[tuple[float, str]]:
     share, each = own.share("between operations"), own.seconds / max(own.operations, 1)
     if share < _MUCH and (on_cuda or each > _SHORT):
         return
-    means = "CUDA graphs (prune bench --cuda-graphs), torch.compile" if on_cuda else "torch.compile, an export"
+    means = "CUDA graphs (prune bench --runtimes cuda-graphs), torch.compile" if on_cuda else "torch.compile, an export"
     what = f"{own.operations} {'kernels' if on_cuda else 'operations'} of {each * 1e6:.0f} microseconds"
     yield (
         1.0,

@@ -1,7 +1,7 @@
-"""What is timed of a model: a forward pass, the prefill or the decoding of a text; plain, compiled, as a graph."""
+"""What is timed of a model: a forward pass, the prefill or the decoding of a text."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
@@ -12,20 +12,17 @@ from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
 from prune_core.grid import Attention, DType, Setting
+from prune_core.measure.runtimes import Runs
 from prune_core.measure.timing import Prepared
 
 Batch = Mapping[str, Tensor]
 
-_WARM_UPS_OF_A_GRAPH = 3
-_RECOMPILES = 64
 
-
-def make_call(model: PreTrainedModel, batches: Sequence[Batch], setting: Setting) -> Prepared:
-    """One call of what `setting` names; each takes the next of the batches, which are where the model is.
-
-    RecipeError for a graph that cannot be captured.
+def make_call(model: PreTrainedModel, runs: Runs, batches: Sequence[Batch], setting: Setting) -> Prepared:
+    """One call of what `setting` names, computed by `runs`; each takes the next of the batches, which are where the
+    model is.
     """
-    turn, runs = cycle(batches), _runs(model, batches, setting)
+    turn = cycle(batches)
     if setting.phase == "forward":
         return Prepared(lambda: next(turn), lambda batch: runs(**batch))
     steps = _Generation(model, runs, setting.new_tokens)
@@ -76,20 +73,6 @@ def attending(models: Sequence[PreTrainedModel], attention: Attention | None) ->
                 model.set_attn_implementation(own)
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """torch.compile from a clean start, that never falls back to eager. RecipeError where it cannot compile."""
-    torch.compiler.reset()
-    limits: dict[str, Any] = {"recompile_limit": _RECOMPILES, "fail_on_recompile_limit_hit": True}
-    try:
-        with torch._dynamo.config.patch(**limits):
-            yield
-    except torch._dynamo.exc.TorchDynamoException as error:
-        raise RecipeError(f"compile: torch.compile failed: {str(error).strip().splitlines()[0]}") from error
-    finally:
-        torch.compiler.reset()
-
-
 def _attend(model: PreTrainedModel, attention: Attention) -> None:
     try:
         model.set_attn_implementation(attention)
@@ -101,35 +84,10 @@ def _attend(model: PreTrainedModel, attention: Attention) -> None:
         )
 
 
-def _runs(model: PreTrainedModel, batches: Sequence[Batch], setting: Setting) -> Callable[..., Any]:
-    if setting.compile:
-        return torch.compile(model)
-    return _graph(model, batches[0]) if setting.cuda_graphs else model
-
-
-def _graph(model: PreTrainedModel, batch: Batch) -> Callable[..., Any]:
-    """The forward pass of one batch as a CUDA graph; what it is called with is what it was captured with."""
-    try:
-        with torch.inference_mode():
-            beside = torch.cuda.Stream()
-            beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(beside):
-                for _ in range(_WARM_UPS_OF_A_GRAPH):
-                    model(**batch)
-            torch.cuda.current_stream().wait_stream(beside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                model(**batch)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise RecipeError(f"cuda_graphs: {type(model).__name__} cannot be captured: {first}") from error
-    return lambda **_: graph.replay()
-
-
 class _Generation:
     """Greedy decoding by hand, so that prefill and decoding are timed apart. `runs` is what computes the model."""
 
-    def __init__(self, model: PreTrainedModel, runs: Callable[..., Any], new_tokens: int) -> None:
+    def __init__(self, model: PreTrainedModel, runs: Runs, new_tokens: int) -> None:
         self.model, self.runs, self.new_tokens = model, runs, new_tokens
 
     def prefill(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:

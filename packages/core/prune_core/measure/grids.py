@@ -5,9 +5,11 @@ speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap
 """
 
 import copy
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
-from prune_core.grid import DType, Grid, Setting
-from prune_core.measure.calls import arithmetic, attending, check_generates, compiling, inferring, make_call
+from prune_core.grid import EXPORTED, DType, Grid, Setting
+from prune_core.measure.calls import arithmetic, attending, check_generates, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, placed, ragged_inputs
 from prune_core.measure.memory import activation_bytes, weight_bytes
+from prune_core.measure.runtimes import Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
 
 _RAGGED_BATCHES = 10
@@ -30,8 +33,8 @@ _RAGGED_BATCHES = 10
 @dataclass(frozen=True)
 class Side:
     """One of the models. `weight_bytes`: parameters and buffers in memory; `activation_bytes`: peak on top of them in
-    one call, None for a CUDA graph, which holds its own; `file_bytes`: weight files on disk, where the folder is known;
-    `flops`: of one batch, the mean over batches of several lengths.
+    one call, None for a CUDA graph or an export, which hold their own; `file_bytes`: weight files on disk, where the
+    folder is known; `flops`: of one batch, the mean over batches of several lengths.
     """
 
     name: str
@@ -45,11 +48,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: the sides, the baseline first, and how many times faster each of the others is."""
+    """One setting: the sides, the baseline first, and how many times faster each of the others is.
+
+    `seconds` are those of each side in each of the rounds.
+    """
 
     setting: Setting
     sides: tuple[Side, ...]
     speedups: tuple[Ratio, ...]
+    seconds: tuple[tuple[float, ...], ...]
 
     @property
     def flop_ratios(self) -> tuple[float, ...]:
@@ -91,16 +98,23 @@ def bench(
     with computing_with(grid.threads), evaluating(*models.values()):
         machine_then = machine(target)
         for dtype in grid.dtypes:
-            session = _Session({name: settled(model, target, dtype) for name, model in models.items()}, target, lengths)
-            rows += [session.row(setting, grid.rounds) for setting in grid.settings() if setting.dtype == dtype]
+            with tempfile.TemporaryDirectory() as place:
+                there = {name: settled(model, target, dtype) for name, model in models.items()}
+                session = _Session(there, target, lengths, Path(place))
+                rows += [session.row(setting, grid.rounds) for setting in grid.settings() if setting.dtype == dtype]
     return Bench(tuple(rows), grid, machine_then)
 
 
 class _Session:
-    """Measures models that are where and of the dtype they should be. FLOPs are counted once for each work."""
+    """Measures models that are where and of the dtype they should be. FLOPs are counted once for each work.
 
-    def __init__(self, models: Mapping[str, PreTrainedModel], device: torch.device, lengths: Sequence[int]) -> None:
-        self.models, self.device, self.lengths = models, device, lengths
+    Runtimes keep their files in `place`.
+    """
+
+    def __init__(
+        self, models: Mapping[str, PreTrainedModel], device: torch.device, lengths: Sequence[int], place: Path
+    ) -> None:
+        self.models, self.device, self.lengths, self.place = models, device, lengths, place
         self.counted: dict[tuple[Any, ...], int] = {}
 
     def row(self, setting: Setting, rounds: int) -> Row:
@@ -109,9 +123,10 @@ class _Session:
         with ExitStack() as stack:
             stack.enter_context(arithmetic(setting.dtype))
             stack.enter_context(attending(list(models.values()), setting.attention))
-            if setting.compile:
-                stack.enter_context(compiling())
-            calls = {name: inferring(make_call(model, batches[name], setting)) for name, model in models.items()}
+            runs = {name: stack.enter_context(self._opened(name, batches[name], setting)) for name in models}
+            calls = {
+                name: inferring(make_call(model, runs[name], batches[name], setting)) for name, model in models.items()
+            }
             seconds = time_calls(calls, rounds, self.device)
             sides = tuple(
                 Side(
@@ -125,11 +140,16 @@ class _Session:
                 for name, model in models.items()
             )
         baseline, *others = seconds.values()
-        return Row(setting, sides, tuple(paired_ratio(baseline, other) for other in others))
+        ratios = tuple(paired_ratio(baseline, other) for other in others)
+        return Row(setting, sides, ratios, tuple(tuple(one) for one in seconds.values()))
+
+    def _opened(self, name: str, batches: list[dict[str, Tensor]], setting: Setting) -> AbstractContextManager[Runs]:
+        folder = self.place / setting.runtime / str(setting.attention) / str(list(self.models).index(name))
+        return opener(setting.runtime)(self.models[name], batches, folder)
 
     def _activations(self, call: Prepared, batches: int, setting: Setting) -> int | None:
-        if setting.cuda_graphs:
-            return None
+        if setting.runtime == "cuda-graphs" or setting.runtime in EXPORTED:
+            return None  # they have memory of their own
         return max(activation_bytes(call.ready(), self.device) for _ in range(batches))
 
     def _batches(self, model: PreTrainedModel, setting: Setting) -> list[dict[str, Tensor]]:
@@ -143,8 +163,8 @@ class _Session:
     def _flops(self, name: str, batches: Sequence[dict[str, Tensor]], setting: Setting) -> int:
         work = (name, setting.batch_size, setting.length, setting.phase)
         if work not in self.counted:
-            plain = Setting(**asdict(setting) | {"compile": False, "cuda_graphs": False})
-            call = make_call(self.models[name], batches, plain)
+            model = self.models[name]
+            call = make_call(model, model, batches, replace(setting, runtime="torch"))
             with torch.no_grad():
                 self.counted[work] = sum(flops_of(call.ready()) for _ in batches) // len(batches)
         return self.counted[work]
@@ -155,12 +175,11 @@ def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.devi
         raise RecipeError(
             f"lengths_of: {grid.lengths_of} has {texts} texts, fewer than a batch of {max(grid.batch_sizes)}"
         )
-    if device.type != "cuda":
-        wanted = [name for name, asked in (("cuda_graphs", grid.cuda_graphs), ("tf32", "tf32" in grid.dtypes)) if asked]
-        if wanted:
-            raise RecipeError(
-                f"{wanted[0]}: it is there on CUDA devices only, and this is measured on the {device.type}"
-            )
+    only_there = {"cuda-graphs", "tf32"} if device.type != "cuda" else EXPORTED
+    wanted = [name for name in (*grid.runtimes, *grid.dtypes) if name in only_there]
+    if wanted:
+        where = "on the CPU" if wanted[0] in EXPORTED else "on CUDA devices"
+        raise RecipeError(f"{wanted[0]}: it is there {where} only, and this is measured on the {device.type}")
     if grid.new_tokens is not None:
         for model in models.values():
             check_generates(model)

@@ -92,7 +92,8 @@ def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
     """Tokens of a text that stand for an image; ModelError for a model whose images need more than pixels."""
     try:
         with torch.no_grad():
-            return len(model.get_image_features(image, return_dict=True).pooler_output[0])
+            shown: Any = model
+            return len(shown.get_image_features(image, return_dict=True).pooler_output[0])
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {brief(error)}"
         raise ModelError(f"{type(model).__name__} takes images in a way that is not known: {why}") from error

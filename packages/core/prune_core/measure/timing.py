@@ -77,14 +77,16 @@ Call = Callable[[], object] | Prepared
 def time_calls(calls: Mapping[str, Call], rounds: int, device: torch.device | None = None) -> dict[str, list[float]]:
     """Seconds of each call in each of `rounds` interleaved rounds; the order alternates by round.
 
-    Before them come warm-up rounds, six or more, until none of the calls gets faster from three rounds to the next
-    three. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
+    Before them come warm-up rounds, six or more, until each of the calls was no faster in three rounds than in the
+    three before. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
     """
     timer = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
     before: dict[str, list[float]] = {name: [] for name in calls}
+    warm: set[str] = set()  # a call is warm once and for all: with many of them noise would not let all be so at a time
     for index in range(_LONGEST_WARM_UP):
         _round(calls, timer, index, before)
-        if all(_stable(seconds) for seconds in before.values()):
+        warm |= {name for name, seconds in before.items() if _stable(seconds)}
+        if len(warm) == len(calls):
             break
     else:
         logger.warning("after %d rounds of warm-up the calls still get faster", _LONGEST_WARM_UP)
