@@ -77,9 +77,17 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
     assert calls[-1][-1] == Recipe(depth=DepthSection(drop=("layer.1", "layer.4")), portable=True)
     assert prune("compact", "m", "--output", "o", "--keep-layers", "encoder=6,decoder=3").code == 0
     assert calls[-1][-1].depth.keep == {"encoder": 6, "decoder": 3}
-    refused = prune("compact", "m", "--output", "o", "--keep-layers", "six")
-    assert refused.code != 0
-    assert "such as encoder=6,decoder=3" in " ".join(refused.err.split())
+    for flag, text in (
+        ("--keep-layers", "six"),
+        ("--keep-layers", ""),
+        ("--keep-layers", "-1"),
+        ("--drop-layers", "1,"),
+    ):
+        refused = prune("compact", "m", "--output", "o", flag, text)
+        assert refused.code != 0
+        expected = "such as encoder=6,decoder=3" if flag == "--keep-layers" else "layer.1,layer.4"
+        assert f"{flag} {text!r}" in " ".join(refused.err.split())
+        assert expected in " ".join(refused.err.split())
     result = prune("compact", "m", "--output", "o", "--uniform", "--compactor", "dense")
     assert result.code != 0
     assert "--uniform is short for --compactor uniform" in " ".join(result.err.split())

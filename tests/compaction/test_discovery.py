@@ -203,6 +203,8 @@ def test_a_wrong_description_says_what_is_missing():
     wrong = LUKE | {"ffn": LUKE["ffn"] | {"up": "mlp.up"}}
     with pytest.raises(StructureError, match=r"not luke: there is no mlp\.up in a LukeLayer: it has attention"):
         structure_of(tiny("luke"), described(wrong))
+    with pytest.raises(StructureError, match=r"not luke: there is no list of layers at encoder\.blocks$"):
+        structure_of(tiny("luke"), described(LUKE | {"layers": "encoder.blocks"}))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,15 @@ def test_a_copy_reports_its_own_place(own, recipe):
     assert manifest["output"] == str(own)
 
 
+def test_what_is_no_run_cannot_be_verified(tmp_path, own):
+    for folder in (tmp_path / "none", own / "model"):
+        with pytest.raises(RunError, match=r"holds no run: there is no recipe\.yaml; give the folder of a prune run"):
+            verify_run(folder)
+    (own / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"holds no finished run: there is no manifest\.json; go on with --resume"):
+        verify_run(own)
+
+
 @pytest.mark.parametrize("text", ['{"a', "{}", "[1]", ""])
 def test_a_damaged_manifest_is_made_again(text, own, recipe, finished, same_result, caplog):
     (own / "manifest.json").write_text(text)

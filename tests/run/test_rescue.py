@@ -13,6 +13,7 @@ from prune_core.errors import MaskError, ModelError
 from prune_core.folders import compact_folder
 from prune_core.loading import structure_of
 from prune_core.pretrained import load_saved
+from prune_core.recipe import Recipe
 from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
@@ -179,6 +180,13 @@ def test_a_model_without_zeros_is_refused(tmp_path):
     tiny_model("bert").save_pretrained(tmp_path / "dense")
     with pytest.raises(MaskError, match="none of the 12 prunable weights of this BertForSequenceClassification has a"):
         compact_folder(tmp_path / "dense", None, tmp_path / "compact")
+
+
+def test_a_compact_model_has_no_zeros_to_compact_by(tmp_path):
+    zeroed().save_pretrained(tmp_path / "zeros")
+    compact_folder(tmp_path / "zeros", None, tmp_path / "compact")
+    with pytest.raises(MaskError, match="it is compact already; for another compaction give the dense model and the"):
+        compact_folder(tmp_path / "compact", None, tmp_path / "again", Recipe(compactor="uniform"))
 
 
 def test_other_zeros_stay_where_they_are(tmp_path):

@@ -105,14 +105,21 @@ Settings = Annotated[
 
 def depth_of(drop: str | None, keep: str | None) -> dict[str, Any]:
     """The fields of the recipe's depth section that both flags say; typer.BadParameter for a malformed one."""
-    found: dict[str, Any] = {} if drop is None else {"drop": [name.strip() for name in drop.split(",")]}
+    names = [] if drop is None else [name.strip() for name in drop.split(",")]
+    if drop is not None and not all(names):
+        raise typer.BadParameter(
+            f"--drop-layers {drop!r}: names with commas between them were expected: layer.1,layer.4"
+        )
+    found: dict[str, Any] = {"drop": names} if names else {}
     if keep is None:
         return found
     stacks = dict(re.findall(r"([\w.]+)=(\d+)(?:,|$)", keep))
     if keep.isdecimal():
         return found | {"keep": int(keep)}
-    if ",".join(f"{name}={count}" for name, count in stacks.items()) != keep:
-        raise typer.BadParameter(f"--keep-layers {keep}: a number was expected, or such as encoder=6,decoder=3")
+    if not stacks or ",".join(f"{name}={count}" for name, count in stacks.items()) != keep:
+        raise typer.BadParameter(
+            f"--keep-layers {keep!r}: a number of layers was expected, or such as encoder=6,decoder=3"
+        )
     return found | {"keep": {name: int(count) for name, count in stacks.items()}}
 
 

@@ -27,6 +27,7 @@ from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import Plugins
 from prune_core.pretrained import brief, load_saved, read_config, saved_class
+from prune_core.saving import needs_us
 from prune_core.structure import Attention, ModelStructure, Unit
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -64,9 +65,11 @@ def masks_of_zeros(model: PreTrainedModel, structure: ModelStructure) -> MaskSet
         if not kept.all():
             found[name] = Mask(Element(), kept.cpu(), tuple(weight.shape))
     if not found:
+        why = "nothing was pruned here, or it was never baked in; give the file of masks"
+        if needs_us(model):
+            why = "it is compact already; for another compaction give the dense model and the file of masks"
         raise MaskError(
-            f"none of the {len(structure.linears())} prunable weights of this {type(model).__name__} has a zero: "
-            "nothing was pruned here, or it was never baked in; give the file of masks"
+            f"none of the {len(structure.linears())} prunable weights of this {type(model).__name__} has a zero: {why}"
         )
     return MaskSet(found)
 

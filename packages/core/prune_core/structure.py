@@ -289,20 +289,21 @@ def discover(model: nn.Module, architectures: Iterable[Architecture]) -> ModelSt
             try:
                 found = _structure(model, architecture)
             except StructureError as error:
-                misfits.append(f"; not {architecture.name}: {error}")
+                misfits.append(f"not {architecture.name}: {error}")
             else:
                 if found.units:
                     return found
-    raise StructureError(_unknown(model, known) + "".join(misfits))
-
-
-def _unknown(model: nn.Module, known: list[Architecture]) -> str:
+                paths = ", ".join(stack.layers for stack in architecture.stacks)
+                misfits.append(f"not {architecture.name}: there is no list of layers at {paths}")
     families = ", ".join(sorted({name for architecture in known for name in architecture.model_types}))
+    raise StructureError("; ".join([_unknown(model), *(misfits or [f"known families: {families}"])]))
+
+
+def _unknown(model: nn.Module) -> str:
     names = [name for name, module in model.named_modules() if isinstance(module, Linear)]
     found = f"{len(names)} linears such as {', '.join(names[:3])}" if names else "no linear at all"
     return (
-        f"{type(model).__name__} (model type {model_type(model)!r}) has no prunable unit that is known: found {found}; "
-        f"known families: {families}"
+        f"{type(model).__name__} (model type {model_type(model)!r}) has no prunable unit that is known: found {found}"
     )
 
 

@@ -97,6 +97,8 @@ class Workspace:
     def read_manifest(self) -> dict[str, Any]:
         """What the run reported, its output being where it is now; RunError when it has not ended, or is damaged."""
         if not self.manifest.is_file():
+            if not self.recipe.is_file():
+                raise RunError(f"{self.folder} holds no run: there is no recipe.yaml; give the folder of a prune run")
             raise RunError(f"{self.folder} holds no finished run: there is no manifest.json; go on with --resume")
         try:
             loaded = json.loads(self.manifest.read_text(encoding="utf-8"))
