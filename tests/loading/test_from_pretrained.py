@@ -52,8 +52,11 @@ def test_the_saved_head(family, sparse, compact_folder, same):
 
 def test_it_is_an_ordinary_model_afterwards(family, sparse, compact_folder):
     model = auto_class(family).from_pretrained(compact_folder(family, sparse=sparse).folder)
-    assert model.is_quantized is False
-    assert getattr(model, "hf_quantizer", None) is None
+    marks = ("is_quantized", "quantization_method", "hf_quantizer")
+    assert not [name for name in marks if getattr(model, name, None)]
+    assert not any(
+        getattr(module.config, "_is_quantized", False) for module in model.modules() if hasattr(module, "config")
+    )
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.half().dtype == torch.float16  # a quantized model would refuse
     assert copy.deepcopy(model).float().dtype == torch.float32

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
@@ -59,30 +60,25 @@ class PruneConfig(QuantizationConfigMixin):
 
 @register_quantizer(METHOD)
 class PruneQuantizer(HfQuantizer):
-    """Cuts the empty model to its saved sizes, and steps aside once the weights are in."""
+    """Cuts the empty model to its saved sizes, and steps aside once the weights are in.
+
+    Whole steps of theirs are replaced: they mark the model as a quantized one, which it never is.
+    """
 
     quantization_config: PruneConfig
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+    def preprocess_model(self, model: PreTrainedModel, dtype: Any = None, **kwargs: Any) -> None:
         cut_to(model, self.quantization_config)
-        return model
 
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+    def postprocess_model(self, model: PreTrainedModel, **kwargs: Any) -> None:
         from prune_core.portable import forget
         from prune_core.storage import unpack_state
 
+        model.config.quantization_config = self.quantization_config
         if self.quantization_config.sparse:
             model.register_load_state_dict_pre_hook(unpack_state)
         forget(model.config)
-        del model.hf_quantizer, model.quantization_method
-        object.__setattr__(model, "is_quantized", False)
-        for module in model.modules():
-            if hasattr(module, "config"):
-                module.config.__dict__.pop("_is_quantized", None)
-        return model
-
-    def update_parallel_plan(self, model: PreTrainedModel, plan: dict[str, str]) -> None:
-        """Nothing: parameters have the names and the number that they have in the dense model."""
+        del model.hf_quantizer
 
     def update_weight_conversions(
         self, weight_conversions: list[WeightConverter], model: PreTrainedModel
@@ -216,8 +212,9 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
             f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
             "install the prune-core that wrote it, or a later one"
         )
-    structure = _structure(model, load_plugins(), config)
-    restore(model, structure, config.units)
+    with torch._C.DisableTorchFunction():  # from_pretrained's choice of a device would be asked at each of many steps
+        structure = _structure(model, load_plugins(), config)
+        restore(model, structure, config.units)
     if config.no_norm:
         without_norms(model, structure)
 

@@ -15,20 +15,20 @@ def lines_of(width: int, kept: Sequence[int]) -> Tensor:
     return index.flatten()
 
 
-def narrow(layer: Linear, index: Tensor, axis: Axis) -> None:
+def narrow(layer: Linear, index: Tensor | Sequence[int], axis: Axis) -> None:
     """Keep only these rows or columns of a linear, and where those are its outputs of its bias."""
     layer.weight = select(layer.weight, index, 0 if axis == "rows" else 1)
     gives, takes = ("out_features", "in_features") if isinstance(layer, nn.Linear) else ("nf", "nx")
-    setattr(layer, gives if axis == output_axis(layer) else takes, index.numel())
+    setattr(layer, gives if axis == output_axis(layer) else takes, len(index))
     if axis == output_axis(layer) and layer.bias is not None:
         layer.bias = select(layer.bias, index, 0)
 
 
-def select(parameter: Tensor, index: Tensor, axis: int) -> nn.Parameter:
+def select(parameter: Tensor, index: Tensor | Sequence[int], axis: int) -> nn.Parameter:
     """A parameter with these entries of an axis only, trained if that was."""
     if parameter.is_meta:  # it has a shape and nothing else: which entries is of no account
         shape = list(parameter.shape)
-        shape[axis] = index.numel()
+        shape[axis] = len(index)
         return nn.Parameter(parameter.new_empty(shape), requires_grad=parameter.requires_grad)
-    chosen = parameter.detach().index_select(axis, index.to(parameter.device))
+    chosen = parameter.detach().index_select(axis, torch.as_tensor(index, device=parameter.device))
     return nn.Parameter(chosen, requires_grad=parameter.requires_grad)

@@ -40,10 +40,9 @@ def _narrow(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
         layer = linear(model, module)
         if layer.weight.is_meta:  # a skeleton has no lines to choose from: their number is enough
             whole = unit.slice_of(module)
-            index, axis = torch.empty(len(kept) * sum(whole.sizes), device="meta"), whole.axis
+            narrow(layer, range(len(kept) * sum(whole.sizes)), whole.axis)
         else:
-            index, axis = lines(unit, module, kept)
-        narrow(layer, index, axis)
+            narrow(layer, *lines(unit, module, kept))
 
 
 def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) -> None:
