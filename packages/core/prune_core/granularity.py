@@ -7,6 +7,7 @@ columns multiplies a row mask and a column mask (arXiv:2109.04838); n:m scores s
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -17,6 +18,7 @@ from prune_core.errors import MaskError, StructureError
 
 Axis = Literal["rows", "columns"]
 Shape = tuple[int, ...]
+Product = Callable[[Tensor, Tensor], Tensor]
 
 
 class Granularity(ABC):
@@ -29,8 +31,11 @@ class Granularity(ABC):
         """Shape of the scores of a weight of this shape. Raises StructureError where it does not divide."""
 
     @abstractmethod
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
-        """`weight` times the expanded mask; the gradient of a mask entry sums over the weights that share it."""
+    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
+        """`weight` times the expanded mask; the gradient of a mask entry sums over the weights that share it.
+
+        `times` multiplies values by a mask that is broadcast.
+        """
 
     @abstractmethod
     def reduce(self, values: Tensor) -> Tensor:
@@ -82,8 +87,8 @@ class Block(Granularity):
         rows, columns = self.score_shape(tuple(values.shape))
         return values.view(rows, self.height, columns, self.width)
 
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
-        return (self._split(weight) * mask[:, None, :, None]).view(weight.shape)
+    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
+        return times(self._split(weight), mask[:, None, :, None]).view(weight.shape)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         return mask.repeat_interleave(self.height, dim=0).repeat_interleave(self.width, dim=1)
@@ -139,9 +144,9 @@ class _Sliced(Granularity):
         """Values [scores] on all lines [lines]."""
         return torch.cat([values.repeat_interleave(size) for size in self.sizes])
 
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
+    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
         lines = self.spread(mask)
-        return weight * (lines[:, None] if self.axis == "rows" else lines)
+        return times(weight, lines[:, None] if self.axis == "rows" else lines)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         lines = self.spread(mask)
@@ -203,8 +208,8 @@ class _Elementwise(Granularity):
     def score_shape(self, weight: Shape) -> Shape:
         return tuple(weight)
 
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
-        return weight * mask
+    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
+        return times(weight, mask)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         return mask
@@ -263,9 +268,9 @@ class RowsColumns(Granularity):
     def score_shape(self, weight: Shape) -> Shape:
         return (weight[0] + weight[1],)
 
-    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
+    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
         rows, columns = torch.split(mask, list(weight.shape))
-        return weight * rows[:, None] * columns[None, :]
+        return times(times(weight, rows[:, None]), columns[None, :])
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         rows, columns = mask.split([weight[0], weight[1]])

@@ -34,6 +34,11 @@ def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
     return [part.view_as(one) for part, one in zip(mask.split([s.numel() for s in scores]), scores, strict=True)]
 
 
+def above(scores: Tensor, cut: Tensor) -> Tensor:
+    """1 where scores > `cut`, a scalar, in their dtype: of many single weights no mask of booleans is made first."""
+    return torch.gt(scores, cut, out=torch.empty_like(scores))
+
+
 def threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:
     """Keep scores > `cut`; at least the highest `floor` share (int(floor * n) + 1 of them) survives when floor > 0."""
     return _survivors(scores, scores > cut, floor)

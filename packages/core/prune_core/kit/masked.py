@@ -6,8 +6,10 @@ checkpoint of a model in training still loads as the plain model.
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from prune_core.errors import StructureError
@@ -50,7 +52,31 @@ def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
     if bias is not None and layer._mask_bias:
         lines = granularity.rows if output_axis(layer) == "rows" else granularity.columns
         bias = bias * (lines(mask.detach(), shape) > 0)
-    return granularity.apply(layer.weight, mask), bias
+    return granularity.apply(layer.weight, mask, _product), bias
+
+
+class _Product(torch.autograd.Function):
+    """Weights times a mask that is broadcast.
+
+    Nothing but the layer's matrix product reads it, so its gradient is nobody else's: it becomes that of the weights in
+    place, and a step writes one matrix less.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, mask)
+        return weight * mask
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
+        weight, mask = ctx.saved_tensors
+        moved = (gradients[0] * weight).sum_to_size(mask.shape) if ctx.needs_input_grad[1] else None
+        return gradients[0].mul_(mask), moved
+
+
+def _product(weight: Tensor, mask: Tensor) -> Tensor:
+    return _Product.apply(weight, mask)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def plain_linear(model: nn.Module, module: str) -> Linear:

@@ -66,7 +66,7 @@ class MaskingStrategy(Strategy):
         if exact and self.sparse:
             return self._stored(pool, ranking, budget)
         threshold = cut_threshold(pool.units, ranking, budget, exact=exact)
-        return [ranking[group.plan.name] > threshold for group in groups]
+        return [binarizers.above(ranking[group.plan.name], threshold) for group in groups]
 
     def prepare(self, context: Context) -> None:
         plans = self.layout(context.structure.without(self.config.exclude))
@@ -224,13 +224,16 @@ class MaskingStrategy(Strategy):
     def _bound(self, groups: Sequence[ScoreGroup]) -> None:
         """Lay what earlier runs decided on the groups, as bounds."""
         for field, read in (("rewind", self._heads_of), ("within", open_weights)):
-            path = getattr(self.config, field)
-            weights = read(earlier_masks(path, field, self._model)) if path else {}
-            for group in groups if path else ():
+            if (path := getattr(self.config, field)) is None:
+                continue
+            weights = read(earlier_masks(path, field, self._model))
+            for group in groups:
                 touched = touching(group.plan, weights, tuple(group.scores.shape))
                 masked = all(target.module in weights for target in group.plan.targets)
-                group.held |= touched if field == "rewind" else False
-                group.gone |= ~touched if field == "within" and masked else False
+                if field == "rewind":
+                    group.held = touched
+                elif masked:
+                    group.gone = ~touched
 
     def _heads_of(self, masks: MaskSet) -> dict[str, Tensor]:
         return kept_heads(masks, self._structure)

@@ -72,14 +72,14 @@ class ScoreGroup(nn.Module):
 
     `soft`: the mask is a hard concrete one, computed from the scores at every forward. `frozen`: the mask is final,
     no gradient reaches the scores. Both follow from the progress of the training, so neither is saved.
-    `held` scores are never cut, `gone` ones never kept, whatever is learned.
+    `held` scores are never cut, `gone` ones never kept, whatever is learned; None where there are none.
     """
 
     scores: nn.Parameter
     mask: Tensor
     noise: Tensor
-    held: Tensor
-    gone: Tensor
+    held: Tensor | None
+    gone: Tensor | None
 
     def __init__(self, plan: GroupPlan, scores: Tensor, cost: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ScoreGroup(nn.Module):
         self.register_buffer("mask", torch.ones_like(scores))
         self.register_buffer("noise", torch.zeros_like(scores), persistent=False)
         for bound in ("held", "gone"):
-            self.register_buffer(bound, torch.zeros_like(scores, dtype=torch.bool), persistent=False)
+            self.register_buffer(bound, None, persistent=False)
         self.soft = False
         self.frozen = False
 
@@ -100,11 +100,17 @@ class ScoreGroup(nn.Module):
 
     def ranked(self, values: Tensor) -> Tensor:
         """Values to sort by instead of the scores, above all others where held and below all others where gone."""
-        return values.masked_fill(self.held, torch.inf).masked_fill(self.gone, -torch.inf)
+        return self._bounding(values, torch.inf, -torch.inf)
 
     def cut_to(self, mask: Tensor) -> Tensor:
         """A mask without what is gone and with what is held."""
-        return mask.masked_fill(self.held, 1).masked_fill(self.gone, 0)
+        return self._bounding(mask, 1, 0)
+
+    def _bounding(self, values: Tensor, held: float, gone: float) -> Tensor:
+        """Values with these where it is decided already; of many single weights a copy costs, so none is made."""
+        if self.held is not None:
+            values = values.masked_fill(self.held, held)
+        return values if self.gone is None else values.masked_fill(self.gone, gone)
 
     def current(self) -> Tensor:
         """The mask to apply now, differentiable in the scores unless frozen."""
