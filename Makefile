@@ -52,7 +52,7 @@ build: install  ## build the six wheels into dist/
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
 bench: install  ## time steps, compaction, loading, compact and sparse models (an hour); results go to docs/results
-	for name in help_time first_step step_overhead compaction reload sparse_forms; do \
+	for name in help_time first_step step_overhead compaction reload sparse_forms alignment; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output docs/results/$$name.json || exit 1; done
 	for name in random published; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --json \

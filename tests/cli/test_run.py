@@ -95,6 +95,7 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         "seed": 3,
         "device": "cpu",
         "compactor": "dense",
+        "align": 16,
         "output": tmp_path / "run",
     }
     assert given.keys() | {"dataset", "portable", "drop_layers", "keep_layers"} == FLAGS.keys()

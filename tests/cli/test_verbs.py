@@ -77,6 +77,11 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
     assert calls[-1][-1] == Recipe(depth=DepthSection(drop=("layer.1", "layer.4")), portable=True)
     assert prune("compact", "m", "--output", "o", "--keep-layers", "encoder=6,decoder=3").code == 0
     assert calls[-1][-1].depth.keep == {"encoder": 6, "decoder": 3}
+    assert prune("compact", "m", "--output", "o", "--align", "auto").code == 0
+    assert calls[-1][-1] == Recipe(align="auto")
+    assert prune("compact", "m", "--output", "o", "--align", "16").code == 0
+    assert calls[-1][-1] == Recipe(align=16)
+    assert prune("compact", "m", "--output", "o", "--align", "0").code != 0
     for flag, text in (
         ("--keep-layers", "six"),
         ("--keep-layers", ""),

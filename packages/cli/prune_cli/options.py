@@ -84,6 +84,15 @@ KeepLayers = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Keep a few more neurons, up to a multiple of a number; auto where that is measured to be faster on the "
+        "device. Example: --align auto",
+        rich_help_panel=PRUNING,
+    ),
+]
 Portable = Annotated[
     bool | None,
     typer.Option(

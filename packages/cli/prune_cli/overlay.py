@@ -24,6 +24,7 @@ FLAGS = {
     "compactor": "compactor",
     "drop_layers": "depth.drop",
     "keep_layers": "depth.keep",
+    "align": "align",
     "portable": "portable",
     "output": "output",
 }

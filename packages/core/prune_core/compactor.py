@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from prune_core.errors import RecipeError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from prune_core.masks import MaskSet
@@ -28,7 +32,8 @@ class Compaction:
 
     `masks` are those of what remains, in the compact model's own shapes: the zeros inside heads and neurons that stay.
     `density` is the stored share of the prunable weights (the non-zero ones where the masks are sparse); `ragged` what
-    it would be if every layer had a size of its own, from a compactor that keeps more. `notes` are for people to read.
+    it would be if every layer had the size that its masks leave, from a compactor that keeps more. `notes` are for
+    people to read.
     """
 
     model: PreTrainedModel
@@ -53,6 +58,13 @@ class Compactor(ABC):
         `structure` has those of its units that are to be pruned.
         """
         return
+
+    def holding(self, neurons: Mapping[str, int]) -> Compactor:
+        """The same, but that these feed-forward units, by key, hold so many neurons where their masks leave fewer.
+
+        RecipeError from one that decides sizes by itself.
+        """
+        raise RecipeError(f"align: {type(self).__name__} decides sizes by itself: leave align out, or name another")
 
     @abstractmethod
     def compact(

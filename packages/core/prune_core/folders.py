@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers import PreTrainedTokenizerBase
 
-from prune_core.compaction import compact
+from prune_core.alignment import align
+from prune_core.compaction import choose, compact
 from prune_core.configuring import plugins_of
 from prune_core.depth import bypassed, shortened
 from prune_core.errors import MaskError
@@ -35,7 +36,8 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     """Compact the masked model in a folder by a file of masks, prove it on random inputs, and write it to `output`.
 
     Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype stays. Of a
-    `recipe` the compactor, the layers to remove, the architecture, the plugins and whether to be portable are read.
+    `recipe` the compactor, the alignment and what it is measured by, the layers to remove, the architecture, the
+    plugins and whether to be portable are read.
     """
     refuse_occupied(output)
     recipe = recipe or Recipe()
@@ -51,8 +53,10 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     with bypassed(dense, shortening.gone):
         expected = outputs(dense, batches)
     left = MaskSet(shortening.renamed(decided), sparse=decided.sparse)
+    compactor = choose(left, recipe.compactor, plugins)
+    alignment = align(shorter, left, structure_of(shorter, plugins), recipe)
     with told():
-        compaction = compact(shorter, left, recipe.compactor, inplace=True, plugins=plugins)
+        compaction = compact(shorter, left, alignment.applied(compactor), inplace=True, plugins=plugins)
     shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
     with shipped as folder:
         verification = save_proven(expected, compaction, batches, folder, processor=find_processor(model), source=model)
@@ -64,7 +68,8 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
         "bytes": folder_size(output),
         "verification": asdict(verification),
         "units": [asdict(unit) for unit in compaction.units],
-        "notes": [*compaction.notes, *([f"layers were removed: {removed}"] if removed else [])],
+        "alignment": alignment.to_dict(),
+        "notes": [*compaction.notes, *alignment.notes(), *([f"layers were removed: {removed}"] if removed else [])],
     }
 
 

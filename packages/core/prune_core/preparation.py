@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
+from prune_core.alignment import Alignment
 from prune_core.compaction import choose
 from prune_core.compaction.layers import origins
 from prune_core.compactor import Compactor
@@ -175,6 +176,7 @@ def prepare(recipe: Recipe) -> Preparation:
     masks = strategy.masks()
     compactor = choose(masks, recipe.compactor, job.plugins)
     compactor.check(start, structure.under(masks))
+    Alignment(recipe.align).applied(compactor)
     if recipe.portable:
         families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
         refuse_unportable(families, "zeros on disk" if masks.sparse else "no_norm" if recipe.simplify.no_norm else None)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from prune_core.alignment import Alignment
 from prune_core.compaction.layers import RECORD, origins
 from prune_core.compactor import Compaction
 from prune_core.measure import Comparison
@@ -38,6 +39,7 @@ class Results:
     comparison: Comparison
     greater_is_better: bool = True
     int8: dict[str, float] = field(default_factory=dict)
+    alignment: Alignment = field(default_factory=Alignment)
     share: float = 1.0
     whole: Mapping[str, int] = field(default_factory=dict)
 
@@ -58,7 +60,8 @@ class Results:
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
             "filled": self.filled,
             "needs_prune_core": needs_us(self.compaction.model),
-            "notes": list(self.compaction.notes),
+            "alignment": self.alignment.to_dict(),
+            "notes": [*self.compaction.notes, *self.alignment.notes()],
             "summary": self.summary(),
         }
 
@@ -81,7 +84,7 @@ class Results:
                 f"{self.compaction.density:.3f}",
             ),
             *([] if self.share == 1 else [_row("density, removed layers counted", "1", f"{self._of_dense:.3f}")]),
-            *([] if ragged is None else [_row("density, layers of their own sizes", "", f"{ragged:.3f}")]),
+            *([] if ragged is None else [_row("density, sizes as the masks leave them", "", f"{ragged:.3f}")]),
             *self._layers(),
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from prune_core.alignment import Alignment, align
 from prune_core.compaction.layers import origins
 from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
@@ -26,7 +27,7 @@ from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
 from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.measure import compare, pick_device
+from prune_core.measure import compare, fitting, pick_device
 from prune_core.places import absolute_path
 from prune_core.preparation import (
     Job,
@@ -37,10 +38,9 @@ from prune_core.preparation import (
     rehearsal,
     trained_job,
 )
-from prune_core.pretrained import usable_length
 from prune_core.progress import progress_bar
 from prune_core.quantization import int8, rounding
-from prune_core.recipe import MeasureSection, Recipe, TaskSection, TrainingSection
+from prune_core.recipe import Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
 from prune_core.resuming import finished, keep_beginning, pruned
 from prune_core.sentence_folder import companions
@@ -219,8 +219,18 @@ def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tupl
     task = ready.job.task
     masked, batches = task.load_model(str(workspace.masked)), list(real_batches(task))
     expected, structure = outputs(masked, batches), structure_of(masked, ready.job.plugins)
+
+    def aligned() -> Alignment:
+        """As the run has it already: what is trained later depends on it."""
+        found = Alignment.load(workspace.alignment, ready.job.recipe.align)
+        if found is None:
+            found = align(masked, masks, structure, ready.job.recipe)
+            found.save(workspace.alignment)
+        return found
+
+    compactor = on_main(aligned).applied(ready.compactor)
     with told():
-        compaction = ready.compactor.compact(masked, masks, structure, inplace=True)
+        compaction = compactor.compact(masked, masks, structure, inplace=True)
     return compaction, on_main(lambda: verify(expected, compaction, batches).enforce())
 
 
@@ -281,7 +291,7 @@ def _report(
     ready: Preparation, workspace: Workspace, compaction: Compaction, verification: Verification
 ) -> dict[str, Any]:
     job, model, (dense, known) = ready.job, compaction.model, _baseline(ready)
-    comparison = on_main(lambda: compare(model.cpu(), dense, _fitting(job.recipe.measure, dense), job.device))
+    comparison = on_main(lambda: compare(model.cpu(), dense, fitting(job.recipe.measure, dense), job.device))
     results = Results(
         metric=job.task.metric,
         dense=evaluate_model(job, dense) if known else {},
@@ -293,6 +303,7 @@ def _report(
         verification=verification,
         comparison=comparison.with_folders(workspace.model, workspace.masked),
         greater_is_better=job.task.greater_is_better,
+        alignment=on_main(lambda: Alignment.load(workspace.alignment, job.recipe.align)) or Alignment(),
         share=ready.share,
         whole={unit.key: unit.count for unit in structure_of(ready.dense, job.plugins).units},
     )
@@ -320,11 +331,6 @@ def _baseline(ready: Preparation) -> tuple[PreTrainedModel, bool]:
     if path is None:
         return ready.dense.cpu(), job.trained_head
     return job.task.load_model(path), job.task.has_trained_head(path)
-
-
-def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
-    """The section with no more tokens than the model takes: a run shall not fail at its last stage."""
-    return section.model_copy(update={"length": min(section.length, usable_length(model.config) or section.length)})
 
 
 def evaluate_model(job: Job, model: PreTrainedModel) -> dict[str, float]:

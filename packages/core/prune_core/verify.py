@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prune_core.compaction import compact
+from prune_core.alignment import Alignment
+from prune_core.compaction import choose, compact
 from prune_core.errors import PruneError, RunError, VerificationError
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
@@ -162,7 +163,9 @@ def verify_run(run: Path) -> Verification:
     task = job.task
     batches = list(real_batches(task))
     masked = task.load_model(str(workspace.masked))
-    compaction = compact(masked, masks, recipe.compactor, plugins=job.plugins)
+    alignment = Alignment.load(workspace.alignment, recipe.align) or Alignment()
+    compactor = alignment.applied(choose(masks, recipe.compactor, job.plugins))
+    compaction = compact(masked, masks, compactor, plugins=job.plugins)
     verification = verify(outputs(masked, batches), compaction, batches)
     saved = task.load_model(str(workspace.model))
     _same_sizes(compaction.model, saved, workspace.model)

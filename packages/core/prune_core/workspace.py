@@ -57,6 +57,11 @@ class Workspace:
         return self.folder / "masked"
 
     @property
+    def alignment(self) -> Path:
+        """How many neurons the compact model's units hold, where they were aligned."""
+        return self.folder / "alignment.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -86,8 +91,8 @@ class Workspace:
 
     def made(self) -> list[Path]:
         """What a run leaves here, of what there is; the recipe last, so that half of it is still a run's."""
-        results = [self.manifest, self.metrics, self.masks, self.masked, self.checkpoints, self.teacher, self.model]
-        own = [*results, *self.members(), *self._demonstration(), self.recipe]
+        results = [self.manifest, self.metrics, self.masks, self.masked, self.alignment, self.model]
+        own = [*results, self.checkpoints, self.teacher, *self.members(), *self._demonstration(), self.recipe]
         return [path for path in own if path.exists() or path.is_symlink()]
 
     def members(self) -> list[Path]:

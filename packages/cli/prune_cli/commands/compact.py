@@ -7,8 +7,8 @@ import typer
 
 from prune_cli import options
 
-_GIVEN = ("architecture", "plugins")
-"""Sections of a recipe that say what the model is, not what a run does with it."""
+_GIVEN = ("architecture", "plugins", "measure", "device")
+"""Sections of a recipe that say what the model is and where it will run, not what a run does with it."""
 
 
 def compact(
@@ -28,6 +28,7 @@ def compact(
     uniform: options.Uniform = False,
     drop_layers: options.DropLayers = None,
     keep_layers: options.KeepLayers = None,
+    align: options.Align = None,
     portable: options.Portable = None,
     recipe: options.Described = None,
     json: options.Json = False,
@@ -37,6 +38,8 @@ def compact(
     Without MASKS it takes models that were pruned elsewhere: whole heads and neurons of zeros are removed, and folders
     with `pruned_heads` in config.json and smaller matrices, which transformers 5 does not load, become loadable ones.
 
+    --align auto measures at the device, batch size and length that the recipe of --recipe says.
+
     Layers that are removed hand on what they get: that is the function that the result is verified against.
     """
     from prune_core.configuring import plugins_of
@@ -45,6 +48,7 @@ def compact(
     said = {
         "compactor": options.compactor_of(compactor, uniform) or "auto",
         "depth": options.depth_of(drop_layers, keep_layers),
+        "align": align or 1,
         "portable": bool(portable),
     }
     given = Recipe.load(recipe) if recipe else Recipe()
@@ -59,7 +63,7 @@ def compact(
     if json:
         render.print_json(report)
     else:
-        apart = ("units", "notes")  # prune inspect lists the units
+        apart = ("units", "alignment", "notes")  # prune inspect lists the units, notes say what was aligned
         figures = {name: value for name, value in report.items() if name not in apart}
         render.print_table(f"{model} compacted to {output}", ["figure", "value"], render.pairs(figures))
         for note in report.get("notes", ()):

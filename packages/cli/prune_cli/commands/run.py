@@ -89,6 +89,7 @@ def run(
     uniform: options.Uniform = False,
     drop_layers: options.DropLayers = None,
     keep_layers: options.KeepLayers = None,
+    align: options.Align = None,
     portable: options.Portable = None,
     model: Model = None,
     task: options.Task = None,

@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 def compact(
     model: PreTrainedModel,
     masks: MaskSet,
-    compactor: str = "auto",
+    compactor: str | Compactor = "auto",
     *,
     inplace: bool = False,
     plugins: Plugins | None = None,
 ) -> Compaction:
-    """Remove physically what `masks` say. `compactor`: a name, or "auto" for the one that accepts these masks.
+    """Remove physically what `masks` say. `compactor`: one, its name, or "auto" for the one that accepts these masks.
 
     The model is left as it was unless `inplace`. Compactors and families are those of `plugins`, all that are installed
     by default. MaskError where the masks do not fit the model.
@@ -35,7 +35,8 @@ def compact(
     from prune_core.loading import structure_of
 
     plugins = load_plugins() if plugins is None else plugins
-    chosen, structure = choose(masks, compactor, plugins), structure_of(model, plugins)
+    chosen = choose(masks, compactor, plugins) if isinstance(compactor, str) else compactor
+    structure = structure_of(model, plugins)
     masks.check_units(structure.sizes())
     return chosen.compact(model, masks, structure, inplace=inplace)
 

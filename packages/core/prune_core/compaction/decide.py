@@ -5,6 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from prune_core.compaction.layers import output_of
 from prune_core.masks import MaskSet
 from prune_core.structure import Attention, FeedForward, Role, Unit, linear, outputs
 
@@ -12,25 +13,34 @@ from prune_core.structure import Attention, FeedForward, Role, Unit, linear, out
 def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
     """Heads (or neurons) of `unit` that stay; constants that the others leave are folded into the output bias.
 
-    `model` has the masks of its biases baked in. A head goes when the mask empties all its output columns, or all its
-    value rows: then it adds a constant, its value bias through the output (attention weights sum to 1). A head with
-    empty query or key rows averages its values and stays. A neuron goes when its down column is empty, or its up row:
-    then it adds act(bias) times its down column.
+    A head goes when the mask empties all its output columns, or all its value rows: then it adds a constant, its value
+    bias through the output (attention weights sum to 1). A head with empty query or key rows averages its values and
+    stays. A neuron goes when its down column is empty, or its up row: then it adds act(bias) times its down column.
     """
+    kept, folded, values = _decided(model, unit, masks)
+    if folded.any():
+        name = output_of(unit)
+        columns, bias = _columns(model, unit, name, masks)[folded], linear(model, name).bias
+        with torch.no_grad():
+            added = torch.einsum("nwo,nw->o", columns.double(), values[folded].to(columns.device).double())
+            bias.add_(added.to(bias))
+    return kept.nonzero().flatten().tolist()
+
+
+def needed(model: nn.Module, unit: Unit, masks: MaskSet) -> int:
+    """How many heads (or neurons) `kept_indices` would keep; the model stays as it is, masks baked in or not."""
+    return int(_decided(model, unit, masks)[0].sum())
+
+
+def _decided(model: nn.Module, unit: Unit, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
+    """Per head (or neuron): it stays; it goes, and its constant is folded; what its columns then read of it."""
     silent, constant, values = (
         _attention(model, unit, masks) if isinstance(unit, Attention) else _ffn(model, unit, masks)
     )
-    name = unit.output if isinstance(unit, Attention) else unit.down
-    output = linear(model, name)
     folded = constant & ~silent & (values != 0).any(dim=1)
-    if output.bias is None:
-        constant = constant & ~folded
-    elif folded.any():
-        columns = _columns(model, unit, name, masks)[folded]
-        with torch.no_grad():
-            added = torch.einsum("nwo,nw->o", columns.double(), values[folded].to(columns.device).double())
-            output.bias.add_(added.to(output.bias))
-    return (~(silent | constant)).nonzero().flatten().tolist()
+    if linear(model, output_of(unit)).bias is None:  # nothing takes a constant
+        constant, folded = constant & ~folded, torch.zeros_like(folded)
+    return ~(silent | constant), folded, values
 
 
 def _attention(model: nn.Module, unit: Attention, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,9 +48,9 @@ def _attention(model: nn.Module, unit: Attention, masks: MaskSet) -> tuple[Tenso
     silent = ~_alive(model, unit, Role.ATTENTION_OUTPUT, masks)
     constant = ~_alive(model, unit, Role.VALUE, masks)
     if unit.value_bias:
-        bias = model.get_parameter(unit.value_bias).detach().cpu().view(-1, unit.head_size)
+        bias = _vector(model, unit.value_bias, masks).view(-1, unit.head_size)
     else:
-        bias = _bias(model, unit, Role.VALUE)
+        bias = _bias(model, unit, Role.VALUE, masks)
     return silent, constant, bias.repeat(1, unit.queries_per_key)
 
 
@@ -48,10 +58,11 @@ def _ffn(model: nn.Module, unit: FeedForward, masks: MaskSet) -> tuple[Tensor, T
     """Per neuron: no down column left; constant whatever comes in; that constant, [neurons, 1]."""
     silent = ~_alive(model, unit, Role.FFN_DOWN, masks)
     activation = reduce(getattr, unit.activation.split("."), model)
-    up, up_bias = _alive(model, unit, Role.FFN_UP, masks), _bias(model, unit, Role.FFN_UP)
+    up, up_bias = _alive(model, unit, Role.FFN_UP, masks), _bias(model, unit, Role.FFN_UP, masks)
     if unit.gate is None:
         return silent, ~up, activation(up_bias)
-    gate, gate_value = _alive(model, unit, Role.FFN_GATE, masks), activation(_bias(model, unit, Role.FFN_GATE))
+    gate = _alive(model, unit, Role.FFN_GATE, masks)
+    gate_value = activation(_bias(model, unit, Role.FFN_GATE, masks))
     nothing = (~gate & (gate_value == 0).flatten()) | (~up & (up_bias == 0).flatten())
     return silent, (~gate & ~up) | nothing, gate_value * up_bias
 
@@ -74,9 +85,15 @@ def _columns(model: nn.Module, unit: Unit, name: str, masks: MaskSet) -> Tensor:
     return whole.gather(weight if whole.axis == "rows" else weight.T)
 
 
-def _bias(model: nn.Module, unit: Unit, role: Role) -> Tensor:
+def _bias(model: nn.Module, unit: Unit, role: Role, masks: MaskSet) -> Tensor:
     """The bias of each head or neuron, [heads, width]; zeros without one."""
     name, part = unit.place(role)
     layer = linear(model, name)
-    bias = torch.zeros(outputs(layer)) if layer.bias is None else layer.bias.detach().cpu()
+    bias = torch.zeros(outputs(layer)) if layer.bias is None else _vector(model, f"{name}.bias", masks)
     return unit.slice_of(name).gather(bias)[:, part]
+
+
+def _vector(model: nn.Module, name: str, masks: MaskSet) -> Tensor:
+    """A bias under its mask."""
+    bias, mask = model.get_parameter(name).detach().cpu(), masks.get(name)
+    return bias if mask is None else bias * mask.expand().to(bias)

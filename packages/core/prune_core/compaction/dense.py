@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.decide import kept_indices
+from prune_core.compaction.layers import output_of
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
 from prune_core.granularity import Axis, Element
@@ -23,11 +25,21 @@ if TYPE_CHECKING:
 
 
 class DenseCompactor(Compactor):
-    """Bakes the masks in, then removes every head, neuron and unit that they leave nothing of."""
+    """Bakes the masks in, then removes every head, neuron and unit that they leave nothing of.
+
+    `neurons`: how many each of these units shall hold, by its key, where its masks leave fewer but some. What a unit
+    need not keep but has to hold is taken from what its masks emptied, and adds nothing.
+    """
 
     accepts: ClassVar[frozenset[str]] = frozenset(
         {"element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"}
     )
+
+    def __init__(self, neurons: Mapping[str, int] | None = None) -> None:
+        self.neurons = neurons or {}
+
+    def holding(self, neurons: Mapping[str, int]) -> Compactor:
+        return type(self)(neurons)
 
     def check(self, model: PreTrainedModel, structure: ModelStructure) -> None:
         """StructureError for attention that can lose no head."""
@@ -42,20 +54,33 @@ class DenseCompactor(Compactor):
         smaller = started(model, masks, structure, inplace=inplace)
         reports = []
         remaining: dict[str, Mask] = {}
-        stored = 0
+        count = ragged = 0
+        more = False
         left_out = packable(smaller, (f"{name}.weight" for name in structure.linears())) if masks.sparse else []
         for unit in structure.units:
             if not unit.linears():
                 continue
-            kept = kept_indices(smaller, unit, masks)
-            reports.append(UnitReport(unit.key, tuple(kept), unit.count))
-            inner = inner_masks(unit, masks, kept)
+            weights, needed = weights_of(smaller, unit), kept_indices(smaller, unit, masks)
+            kept = self._held(unit, needed)
+            inner = cut(smaller, unit, masks, kept, needed)
+            count += stored(unit, weights, kept, inner, left_out)
+            least = inner if kept == needed else inner_masks(unit, masks, needed)
+            ragged += stored(unit, weights, needed, least, left_out)
             remaining |= inner
-            resize(smaller, unit, kept)
-            MaskSet(inner).bake(smaller)
-            stored += _stored(smaller, unit, {name: inner[name] for name in inner.keys() & set(left_out)}, bool(kept))
+            more |= len(kept) > len(needed)
+            reports.append(UnitReport(unit.key, tuple(kept), unit.count))
         record(smaller, tuple(reports), structure, sparse=masks.sparse)
-        return Compaction(smaller, tuple(reports), MaskSet(remaining, sparse=masks.sparse), stored / total)
+        return Compaction(
+            model=smaller,
+            units=tuple(reports),
+            masks=MaskSet(remaining, sparse=masks.sparse),
+            density=count / total,
+            ragged=ragged / total if more else None,
+        )
+
+    def _held(self, unit: Unit, needed: list[int]) -> list[int]:
+        count = min(self.neurons.get(unit.key, 0), unit.count)
+        return padded(needed, count, unit.count) if 0 < len(needed) < count else needed
 
 
 def started(
@@ -72,6 +97,31 @@ def started(
 def _copied(model: PreTrainedModel, structure: ModelStructure) -> PreTrainedModel:
     """A copy but for the prunable weights: those stay the model's own until each is cut, so none is copied whole."""
     return copy.deepcopy(model, {id(weight): weight for _, weight in structure.weights(model)})
+
+
+def padded(needed: Iterable[int], count: int, total: int) -> list[int]:
+    """The needed ones, and of the others the first, `count` in all."""
+    kept = set(needed)
+    others = (index for index in range(total) if index not in kept)
+    return sorted([*kept, *(next(others) for _ in range(count - len(kept)))])
+
+
+def cut(model: PreTrainedModel, unit: Unit, masks: MaskSet, kept: list[int], needed: list[int]) -> dict[str, Mask]:
+    """Cut a unit down to what it keeps, of which only what is needed adds anything; the masks of what remains."""
+    inner = inner_masks(unit, masks, kept)
+    resize(model, unit, kept)
+    if len(needed) < len(kept):
+        inner |= _idle(model, unit, [index in set(needed) for index in kept], inner)
+    MaskSet(inner).bake(model)
+    return inner
+
+
+def _idle(model: nn.Module, unit: Unit, needed: list[bool], inner: Mapping[str, Mask]) -> dict[str, Mask]:
+    """The mask of a cut unit's output that leaves nothing of the heads or neurons that are not needed."""
+    name = f"{output_of(unit)}.weight"
+    whole, shape = unit.slice_of(output_of(unit)), tuple(model.get_parameter(name).shape)
+    values = whole.expand(torch.tensor(needed), shape)
+    return {name: Mask(Element(), values & inner[name].values if name in inner else values, shape)}
 
 
 def inner_masks(unit: Unit, masks: MaskSet, kept: list[int]) -> dict[str, Mask]:
@@ -97,10 +147,12 @@ def _whole(mask: Mask, index: Tensor, axis: Axis) -> bool:
     return bool(alive(mask.values.to(torch.uint8), mask.shape)[index].all())
 
 
-def _stored(model: nn.Module, unit: Unit, sparse: dict[str, Mask], alive: bool) -> int:
-    """Weights of a unit that are stored: all of them, or the non-zero ones of those under a sparse mask."""
-    total = 0
-    for module in unit.linears() if alive else ():
-        mask = sparse.get(f"{module}.weight")
-        total += int(mask.values.sum()) if mask else linear(model, module).weight.numel()
-    return total
+def weights_of(model: nn.Module, unit: Unit) -> int:
+    """How many weights a unit has."""
+    return sum(linear(model, name).weight.numel() for name in unit.linears())
+
+
+def stored(unit: Unit, weights: int, kept: list[int], inner: Mapping[str, Mask], left_out: Container[str]) -> int:
+    """Of the `weights` of a whole unit those that are stored: of what is kept, less the zeros that are left out."""
+    zeros = (int((~mask.values).sum()) for name, mask in inner.items() if name in left_out)
+    return weights * len(kept) // unit.count - sum(zeros)

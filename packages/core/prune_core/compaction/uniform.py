@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 
 from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.decide import kept_indices
-from prune_core.compaction.dense import DenseCompactor, inner_masks, started
+from prune_core.compaction.dense import DenseCompactor, cut, inner_masks, padded, started, stored, weights_of
 from prune_core.compaction.depth import shorten
 from prune_core.compaction.layers import Shortening, layers_of
 from prune_core.compaction.resize import resize
@@ -19,7 +19,7 @@ from prune_core.compaction.stock import empty, shapes, stock
 from prune_core.compactor import Compaction, Compactor, UnitReport
 from prune_core.errors import ModelError, StructureError
 from prune_core.masks import Mask, MaskSet
-from prune_core.structure import Attention, ModelStructure, Unit, linear
+from prune_core.structure import Attention, ModelStructure, Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,23 +58,26 @@ class UniformCompactor(Compactor):
         self, model: PreTrainedModel, masks: MaskSet, structure: ModelStructure, *, inplace: bool = False
     ) -> Compaction:
         self.check(model, structure)
-        cut = started(model, masks, structure, inplace=inplace)
-        needed = {unit.key: kept_indices(cut, unit, masks) for unit in structure.units}
-        weights = {unit.key: _weights(cut, unit) for unit in structure.units}
+        narrow = started(model, masks, structure, inplace=inplace)
+        needed = {unit.key: kept_indices(narrow, unit, masks) for unit in structure.units}
+        weights = {unit.key: weights_of(narrow, unit) for unit in structure.units}
         ragged = sum(_left(unit, weights[unit.key], masks, needed[unit.key]) for unit in structure.units)
-        plan = planned(cut, structure, needed)
-        inner = {name: mask for unit in structure.units for name, mask in _cut(cut, unit, masks, needed, plan).items()}
-        whole = stock(cut, plan.fields, dict(cut.state_dict()))
+        plan = planned(narrow, structure, needed)
+        inner: dict[str, Mask] = {}
+        for unit in structure.units:
+            inner |= cut(narrow, unit, masks, plan.kept[unit.key], needed[unit.key])
+            _narrow_shared(narrow, unit, plan.kept[unit.key])
+        whole = stock(narrow, plan.fields, dict(narrow.state_dict()))
         idle = [layer for layer in layers_of(structure) if not any(needed[unit.key] for unit in layer.units)]
         smaller, shortening = shorten(whole, structure, idle)
         kept = plan.kept | {unit.key: [] for layer in shortening.gone for unit in layer.units}
-        stored = sum(weights[unit.key] * len(kept[unit.key]) // unit.count for unit in structure.units)
+        count = sum(weights[unit.key] * len(kept[unit.key]) // unit.count for unit in structure.units)
         total = sum(weights.values())
         return Compaction(
             model=_inside(model, smaller) if inplace else smaller,
             units=tuple(UnitReport(unit.key, tuple(kept[unit.key]), unit.count) for unit in structure.units),
             masks=MaskSet(shortening.renamed(inner)),
-            density=stored / total,
+            density=count / total,
             ragged=ragged / total,
             notes=(*plan.notes, *_without_effect(shortening)),
         )
@@ -103,7 +106,7 @@ def planned(model: PreTrainedModel, structure: ModelStructure, needed: Kept) -> 
             fields |= _fields(sizes, units[0], count)
         elif least < most:
             notes.append(_stays_whole(model, units))
-        kept |= {key: _padded(one, count, most) for key, one in wanted.items()}
+        kept |= {key: padded(one, count, most) for key, one in wanted.items()}
     return Plan(fields, kept, tuple(notes))
 
 
@@ -146,7 +149,8 @@ def _can_have(model: PreTrainedModel, sizes: Sizes, units: list[Unit], count: in
     if twin is None:
         return False
     for unit in units:
-        _narrow(twin, unit, range(count))
+        resize(twin, unit, range(count))
+        _narrow_shared(twin, unit, range(count))
     return shapes(twin) == shapes(wanted)
 
 
@@ -165,42 +169,16 @@ def _stays_whole(model: PreTrainedModel, units: list[Unit]) -> str:
     return f"{what} neurons: the configuration of {type(model).__name__} has no field for another number"
 
 
-def _padded(needed: Iterable[int], count: int, total: int) -> list[int]:
-    """The needed ones, and of the others the first, `count` in all."""
-    kept = set(needed)
-    others = (index for index in range(total) if index not in kept)
-    return sorted([*kept, *(next(others) for _ in range(count - len(kept)))])
-
-
-def _cut(model: PreTrainedModel, unit: Unit, masks: MaskSet, needed: Kept, plan: Plan) -> Mapping[str, Mask]:
-    """Cut a unit down to what it keeps, of which only what is needed adds anything; the masks of what remains."""
-    kept = plan.kept[unit.key]
-    inner = inner_masks(unit, masks, kept)
-    _narrow(model, unit, kept)
-    MaskSet(inner).bake(model)
-    output = unit.output if isinstance(unit, Attention) else unit.down
-    whole, weight = unit.slice_of(output), linear(model, output).weight
-    idle = whole.spread(torch.tensor([index not in set(needed[unit.key]) for index in kept])).nonzero().flatten()
-    weight.index_fill_(0 if whole.axis == "rows" else 1, idle.to(weight.device), 0)
-    return inner
-
-
-def _narrow(model: PreTrainedModel, unit: Unit, kept: Sequence[int]) -> None:
-    """`resize`, and with a unit what its stack shares of its heads."""
-    resize(model, unit, kept)
+def _narrow_shared(model: PreTrainedModel, unit: Unit, kept: Sequence[int]) -> None:
+    """With a unit's heads go what its stack shares of them."""
     if isinstance(unit, Attention) and len(kept) < unit.count:
         adapter_of(unit).narrow_shared(model.get_submodule(unit.core), kept)
 
 
-def _weights(model: PreTrainedModel, unit: Unit) -> int:
-    return sum(linear(model, name).weight.numel() for name in unit.linears())
-
-
 def _left(unit: Unit, weights: int, masks: MaskSet, needed: list[int]) -> int:
     """How many weights of a unit are stored where only what it needs is kept."""
-    stored = weights * len(needed) // unit.count
-    zeros = inner_masks(unit, masks, needed).values() if masks.sparse else ()
-    return stored - sum(int((~mask.values).sum()) for mask in zeros)
+    zeros = inner_masks(unit, masks, needed) if masks.sparse else {}
+    return stored(unit, weights, needed, zeros, zeros.keys())
 
 
 def _without_effect(shortening: Shortening) -> tuple[str, ...]:

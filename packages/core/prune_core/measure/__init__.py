@@ -1,7 +1,7 @@
 """Honest measurement: random inputs, interleaved timing, FLOPs, bytes, the machine, a model against its baseline."""
 
 from prune_core.grid import DType, Grid, Setting
-from prune_core.measure.comparison import Comparison, compare, compare_folders
+from prune_core.measure.comparison import Comparison, compare, compare_folders, fitting
 from prune_core.measure.flops import count_flops
 from prune_core.measure.grids import Bench, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
@@ -27,6 +27,7 @@ __all__ = [
     "compare_folders",
     "count_flops",
     "dummy_inputs",
+    "fitting",
     "folder_size",
     "machine",
     "paired_ratio",

@@ -10,7 +10,7 @@ from prune_core.grid import DType, Grid
 from prune_core.measure.grids import Side, bench
 from prune_core.measure.host import Machine
 from prune_core.measure.memory import folder_size
-from prune_core.pretrained import load_saved
+from prune_core.pretrained import load_saved, usable_length
 from prune_core.recipe import MeasureSection
 
 
@@ -59,6 +59,11 @@ def compare_folders(
         baseline=replace(comparison.baseline, name=baseline),
     )
     return named.with_folders(Path(model), Path(baseline))
+
+
+def fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
+    """The section with no more tokens than the model takes: a run shall not fail at its last stage."""
+    return section.model_copy(update={"length": min(section.length, usable_length(model.config) or section.length)})
 
 
 def compare(
