@@ -1,6 +1,7 @@
 """Our own compactors pass the contract that we publish."""
 
 from prune_core.compaction.dense import DenseCompactor
+from prune_core.compaction.two_of_four import TwoOfFourCompactor
 from prune_core.compaction.uniform import UniformCompactor
 from prune_core.compactor import Compactor
 from prune_core.testing.contract import CompactorContract
@@ -22,3 +23,10 @@ class TestUniform(CompactorContract):
 
     def compactor(self) -> Compactor:
         return UniformCompactor()
+
+
+class TestTwoOfFour(CompactorContract):
+    families = ("bert", "qwen2")
+
+    def compactor(self) -> Compactor:
+        return TwoOfFourCompactor()

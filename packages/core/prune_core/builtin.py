@@ -110,6 +110,11 @@ def prune_compactors() -> list[CompactorSpec]:
             summary="one size for all layers: larger than dense's, but transformers loads it with nothing installed",
             target="prune_core.compaction.uniform:UniformCompactor",
         ),
+        CompactorSpec(
+            name="two-of-four",
+            summary="as dense; what 2:4 masks leave computes by semi-structured kernels on CUDA in half precision",
+            target="prune_core.compaction.two_of_four:TwoOfFourCompactor",
+        ),
     ]
 
 

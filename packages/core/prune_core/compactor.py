@@ -59,6 +59,10 @@ class Compactor(ABC):
         """
         return
 
+    def check_masks(self, masks: MaskSet) -> None:
+        """Raise the MaskError of masks that it is not for, though it accepts their granularities."""
+        return
+
     def holding(self, neurons: Mapping[str, int]) -> Compactor:
         """The same, but that these feed-forward units, by key, hold so many neurons where their masks leave fewer.
 

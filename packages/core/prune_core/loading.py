@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # this module is imported while transformers itself still is
 
 METHOD = "prune"
 FORMAT_VERSION = 1
+TRAITS = ("no_norm", "two_of_four")
+"""What a compact model may be beside its sizes; once it is, it stays so."""
 
 
 @register_quantization_config(METHOD)
@@ -42,8 +45,12 @@ class PruneConfig(QuantizationConfigMixin):
 
     `plugin` is the distribution by whose description of the family units were found: loading finds them by it again,
     also where another distribution claims this type of model. `architecture` is the layout that they were found by
-    where no family covers the model: plain data, which loading reads before it looks for a family.
+    where no family covers the model: plain data, which loading reads before it looks for a family. `no_norm`: its
+    LayerNorms are affine layers. `two_of_four`: its linears compute by semi-structured kernels where they can.
     """
+
+    no_norm: bool
+    two_of_four: bool
 
     def __init__(
         self, units: dict[str, Any] | None = None, sparse: bool = False, version: int = FORMAT_VERSION, **extra: Any
@@ -54,7 +61,8 @@ class PruneConfig(QuantizationConfigMixin):
         self.version = version
         self.plugin = extra.get("plugin")
         self.architecture = extra.get("architecture")
-        self.no_norm = bool(extra.get("no_norm", False))
+        for trait in TRAITS:
+            setattr(self, trait, bool(extra.get(trait, False)))
         self.prune_core = extra.get("prune_core", __version__)
 
 
@@ -161,7 +169,7 @@ def _owner(recorded: PruneConfig | None) -> str | None:
 
 
 def record_no_norm(model: PreTrainedModel, structure: ModelStructure) -> None:
-    """Write into the model's config that the LayerNorms of its layers are affine layers (`no_norm`)."""
+    """Write into the model's config that the LayerNorms of its layers are affine layers."""
     whole = tuple(UnitReport(unit.key, tuple(range(unit.count)), unit.count) for unit in structure.units)
     before = _recorded(model)
     record(model, whole, structure, sparse=before is not None and before.sparse, no_norm=True)
@@ -179,11 +187,11 @@ def record(
     structure: ModelStructure,
     *,
     sparse: bool,
-    no_norm: bool = False,
+    **traits: bool,
 ) -> None:
-    """Write into the model's config what was kept, so that it saves and reloads at these sizes.
+    """Write into the model's config what was kept, and which of `TRAITS` it has, so that it saves and reloads so.
 
-    A model that was compact already keeps the indices of its own first dense self, and stays without norms.
+    A model that was compact already keeps the indices of its own first dense self, and its traits.
     """
     from prune_core.storage import repack_only
 
@@ -193,10 +201,10 @@ def record(
     for report in reports:
         unit = structure.unit(report.key)
         known[report.key] = _compose(known.get(report.key), report, unit)
-    no_norm = no_norm or (before is not None and before.no_norm)
-    if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or no_norm:
+    has = {name: traits.get(name, False) or bool(getattr(before, name, False)) for name in TRAITS}
+    if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or any(has.values()):
         layout = as_data(structure.layout) if structure.layout else None
-        others: dict[str, Any] = {"plugin": structure.owner, "no_norm": no_norm}
+        others: dict[str, Any] = {"plugin": structure.owner, **has}
         model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
         for stack in structure.stacks:  # those with a configuration of their own, which their own model is loaded by
             part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
@@ -217,6 +225,18 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
         restore(model, structure, config.units)
     if config.no_norm:
         without_norms(model, structure)
+    if config.two_of_four:
+        take_two_of_four(model, structure)
+
+
+def take_two_of_four(model: PreTrainedModel, structure: ModelStructure) -> None:
+    """Let the prunable linears of a compact model be `TwoOfFour`, as which they compute densely where they must."""
+    from prune_core.sparse.forms import TwoOfFour
+
+    for name in structure.left_in(model):
+        layer = model.get_submodule(name)
+        if type(layer) is nn.Linear:
+            TwoOfFour.take(layer)
 
 
 def _all(entry: dict[str, Any]) -> int | list[int]:

@@ -47,7 +47,9 @@ def choose(masks: MaskSet, name: str, plugins: Plugins) -> Compactor:
     With "auto" a compactor that cannot be used stands in nobody's way: it is skipped with a warning.
     """
     kinds = masks.granularities()
-    return _fitting(kinds, plugins)() if name == "auto" else _named(kinds, name, plugins)()
+    chosen = _fitting(kinds, plugins)() if name == "auto" else _named(kinds, name, plugins)()
+    chosen.check_masks(masks)
+    return chosen
 
 
 def _named(kinds: Set[str], name: str, plugins: Plugins) -> type[Compactor]:

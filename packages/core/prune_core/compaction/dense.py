@@ -35,6 +35,9 @@ class DenseCompactor(Compactor):
         {"element", "block", "row", "column", "rows_columns", "head", "neuron", "n:m"}
     )
 
+    traits: ClassVar[Mapping[str, bool]] = {}
+    """What to record beside sizes, of `prune_core.loading.TRAITS`."""
+
     def __init__(self, neurons: Mapping[str, int] | None = None) -> None:
         self.neurons = neurons or {}
 
@@ -61,7 +64,7 @@ class DenseCompactor(Compactor):
             if not unit.linears():
                 continue
             weights, needed = weights_of(smaller, unit), kept_indices(smaller, unit, masks)
-            kept = self._held(unit, needed)
+            kept = self.held(unit, needed, masks)
             inner = cut(smaller, unit, masks, kept, needed)
             count += stored(unit, weights, kept, inner, left_out)
             least = inner if kept == needed else inner_masks(unit, masks, needed)
@@ -69,7 +72,7 @@ class DenseCompactor(Compactor):
             remaining |= inner
             more |= len(kept) > len(needed)
             reports.append(UnitReport(unit.key, tuple(kept), unit.count))
-        record(smaller, tuple(reports), structure, sparse=masks.sparse)
+        record(smaller, tuple(reports), structure, sparse=masks.sparse, **self.traits)
         return Compaction(
             model=smaller,
             units=tuple(reports),
@@ -78,7 +81,8 @@ class DenseCompactor(Compactor):
             ragged=ragged / total if more else None,
         )
 
-    def _held(self, unit: Unit, needed: list[int]) -> list[int]:
+    def held(self, unit: Unit, needed: list[int], masks: MaskSet) -> list[int]:
+        """Heads (or neurons) that a unit keeps, those among them that it needs."""
         count = min(self.neurons.get(unit.key, 0), unit.count)
         return padded(needed, count, unit.count) if 0 < len(needed) < count else needed
 

@@ -1,11 +1,12 @@
 """Forms in which a linear can compute without its zeros: other classes of the same layer, its parameters as they were.
 
 A layer in such a form still has its `weight` and `bias`: it saves and loads like any other. What it computes with is
-derived from the weight once; where a gradient is wanted, or the weight is another one by now, it computes densely.
+derived from the weight; where a gradient is wanted, or the weight is another one by now, it computes densely.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
@@ -17,14 +18,16 @@ _BLOCKS = (128, 64, 32, 16)
 """Block sizes that torch's Triton kernels take."""
 _TILE = 64
 """Rows and columns of what torch packs two of four come in multiples of this for every dtype and backend."""
+_HALF = (torch.float16, torch.bfloat16)
+_DERIVED = ("_parts", "_packed", "_padding", "_of")
 
 
-class Form(nn.Linear):
+class Form(nn.Linear, ABC):
     """A linear that computes without its zeros in inference; made of a plain one by `make`."""
 
     kind: ClassVar[str]
     device: ClassVar[str]
-    _of: tuple[object, ...]
+    _of: tuple[object, ...] = ()
 
     @classmethod
     def make(cls, layer: nn.Linear, option: int) -> None:
@@ -32,22 +35,32 @@ class Form(nn.Linear):
         layer.__class__ = cls
         made = cast(Form, layer)
         made._derive(option)
-        made._of = _state(layer.weight)
+        made._of = made._state()
 
     @classmethod
+    @abstractmethod
     def options(cls, layer: nn.Linear) -> Iterator[int]:
         """What may be tried with a layer; nothing where the form cannot hold it, or would save next to nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _derive(self, option: int) -> None:
-        raise NotImplementedError
+        """Make of the weight what `_sparse` computes with."""
 
+    @abstractmethod
     def _sparse(self, flat: Tensor) -> Tensor:
         """x W^T + b of inputs [n, in]."""
-        raise NotImplementedError
+
+    def _ready(self) -> bool:
+        """Whether what was derived is of the weight that is there now."""
+        return self._of == self._state()
+
+    def _state(self) -> tuple[object, ...]:
+        """What changes when the weight is trained, loaded or moved."""
+        weight = self.weight
+        return None if weight.is_inference() else weight._version, weight.dtype, weight.device
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or self._of != _state(self.weight):
+        if torch.is_grad_enabled() or not self._ready():
             return F.linear(input, self.weight, self.bias)
         return self._sparse(input.flatten(0, -2)).view(*input.shape[:-1], self.out_features)
 
@@ -111,18 +124,42 @@ class BlockSparse(Form):
 
 
 class TwoOfFour(Form):
-    """On CUDA: two of every four weights along the inputs, for the tensor cores that skip the rest; half precision."""
+    """On CUDA: two of every four weights along the inputs, for the tensor cores that skip the rest; half precision.
+
+    A layer may have it anywhere (`take`): what it computes with is derived when it is first used where there are such
+    kernels, and anew of another weight; of one that is not two of four, and elsewhere, it computes densely.
+    """
 
     kind, device = "two of four", "cuda"
-    _packed: Tensor
-    _padding: tuple[int, int]
+    _packed: Tensor | None = None
+    _padding: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def take(cls, layer: nn.Linear) -> None:
+        """Change a plain linear into this, in place, whatever its weight, which may not be there yet."""
+        layer.__class__ = cls
 
     @classmethod
     def options(cls, layer: nn.Linear) -> Iterator[int]:
         weight = layer.weight
-        half = weight.dtype in (torch.float16, torch.bfloat16)
-        if half and weight.shape[1] % 4 == 0 and bool(((weight != 0).view(-1, 4).sum(1) <= 2).all()):
+        if weight.dtype in _HALF and weight.shape[1] % 4 == 0 and bool(((weight != 0).view(-1, 4).sum(1) <= 2).all()):
             yield _TILE
+
+    def _ready(self) -> bool:
+        if torch.compiler.is_compiling() or not _has_kernels(self.weight):
+            return False
+        if not super()._ready():
+            self._of, self._packed = self._state(), None
+            for option in self.options(self):
+                self._derive(option)
+        return self._packed is not None
+
+    def _state(self) -> tuple[object, ...]:
+        return *super()._state(), self.weight.data_ptr()  # another parameter may have as many changes behind it
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy derives its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
 
     def _derive(self, option: int) -> None:
         rows, columns = ((-size) % option for size in self.weight.shape)
@@ -131,6 +168,7 @@ class TwoOfFour(Form):
         self._packed = torch.sparse.to_sparse_semi_structured(padded.contiguous())
 
     def _sparse(self, flat: Tensor) -> Tensor:
+        assert self._packed is not None
         rows, columns = self._padding
         bias = None if self.bias is None else F.pad(self.bias, (0, rows))
         found = F.linear(F.pad(flat, (0, columns)), self._packed, bias)
@@ -143,14 +181,15 @@ FORMS: tuple[type[Form], ...] = (RowsOfBlocks, BlockSparse, TwoOfFour)
 def make_dense(layer: nn.Linear) -> None:
     """Undo `Form.make`: a plain linear again, in place."""
     if isinstance(layer, Form):
-        for name in ("_parts", "_packed", "_padding", "_of"):
+        for name in _DERIVED:
             layer.__dict__.pop(name, None)
         setattr(layer, "__class__", nn.Linear)  # noqa: B010  # the type checker takes no base class for its own
 
 
-def _state(weight: Tensor) -> tuple[object, ...]:
-    """What changes when a weight is trained, loaded or moved."""
-    return weight._version, weight.dtype, weight.device
+def _has_kernels(weight: Tensor) -> bool:
+    """Whether torch has kernels for two of four where this weight is, in its dtype: Ampere or later."""
+    half, on_cuda = weight.dtype in _HALF, weight.device.type == "cuda" and torch.version.hip is None
+    return half and on_cuda and torch.cuda.get_device_capability(weight.device) >= (8, 0)
 
 
 def _read(weight: Tensor, rows: int) -> float:
