@@ -202,6 +202,13 @@ def test_the_usable_length_is_the_longest_that_a_model_takes(kind: str):
         model(ids)
 
 
+def test_no_more_tokens_are_measured_than_a_model_takes():
+    for model, longest in ((bert(), 32), (tiny_model("gemma3"), 64)):
+        for length, cut in ((500, longest), (8, 8)):
+            assert measure.fitting(MeasureSection(length=length), model).length == cut
+    assert measure.fitting(MeasureSection(length=500), vit()).length == 500
+
+
 def test_models_without_a_limit():
     assert usable_length(XLNetConfig()) is None  # it says -1
     assert usable_length(ViTConfig()) is None

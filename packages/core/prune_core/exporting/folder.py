@@ -24,8 +24,9 @@ from prune_core.exporting.speed import Timed, measure_speed
 from prune_core.exporting.trace import Batch, Traced, symbols, trace
 from prune_core.files import refuse_occupied, replacing
 from prune_core.folders import find_processor
+from prune_core.measure import fitting
 from prune_core.preparation import trained_job
-from prune_core.pretrained import load_saved, usable_length
+from prune_core.pretrained import load_saved
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
 
 FACTS = "export.json"
@@ -153,7 +154,7 @@ def _facts(target: Exporter, model: PreTrainedModel, traced: Traced, parity: Par
 
 def _speed(target: Exporter, folder: Path, model: PreTrainedModel, wanted: Wanted, names: Any) -> dict[str, Any]:
     """Timings of the exported model and, in float32, of the baseline, which is exported for that alone."""
-    section = _fitting(wanted.measure, model)
+    section = fitting(wanted.measure, model)
 
     def timed(one: PreTrainedModel, place: Path) -> Timed:
         return target.load(place), dummy(one, section.batch_size, section.length, names)
@@ -166,14 +167,6 @@ def _speed(target: Exporter, folder: Path, model: PreTrainedModel, wanted: Wante
         export_model(dense, Path(place), target, made_up(dense, names))
         sides["baseline"] = timed(dense, Path(place))
         return measure_speed(sides, section)
-
-
-def _fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
-    """With the default length no more tokens than the model takes: an export shall not fail at its last stage."""
-    if "length" in section.model_fields_set:
-        return section
-    longest = usable_length(model.config.get_text_config()) or section.length
-    return section.model_copy(update={"length": min(section.length, longest)})
 
 
 def _notes(model: PreTrainedModel, wanted: Wanted) -> list[str]:

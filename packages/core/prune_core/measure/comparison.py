@@ -62,8 +62,9 @@ def compare_folders(
 
 
 def fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
-    """The section with no more tokens than the model takes: a run shall not fail at its last stage."""
-    return section.model_copy(update={"length": min(section.length, usable_length(model.config) or section.length)})
+    """The section with no more tokens than the model takes: a run or an export shall not fail at its last stage."""
+    longest = usable_length(model.config.get_text_config()) or section.length
+    return section.model_copy(update={"length": min(section.length, longest)})
 
 
 def compare(
