@@ -4,10 +4,11 @@ STAMP := .venv/.installed
 PACKAGES := packages/core $(sort $(wildcard packages/strategies/*)) packages/cli
 MODULES := $(wildcard packages/*/prune_*) $(wildcard packages/strategies/*/prune_*)
 WORK ?= runs/sst2
+RESULTS := docs/results
 CODE := packages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format families docs build bench bench-sst2 clean
+.PHONY: help install demo test test-slow test-gpu lint format families docs build bench bench-gpu bench-sst2 clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,15 +54,24 @@ build: install  ## build the six wheels into dist/
 
 bench: install  ## time steps, compaction, loading, compact and sparse models (an hour); results go to docs/results
 	for name in help_time first_step step_overhead compaction reload sparse_forms alignment; do \
-		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output docs/results/$$name.json || exit 1; done
+		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output $(RESULTS)/$$name.json || exit 1; done
 	for name in random published; do \
-		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --json \
-			> docs/results/$${name}_networks.json || exit 1; done
-	$(BIN)/python benchmarks/large_model.py runs/large --output docs/results/large_model.json
+		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --rounds 11 \
+			--batch-sizes 8,1 --runtimes torch,openvino --json > $(RESULTS)/new && mv $(RESULTS)/new \
+			$(RESULTS)/$${name}_networks.json || exit 1; done
+	$(BIN)/python benchmarks/large_model.py runs/large --output $(RESULTS)/large_model.json
+
+bench-gpu: install  ## the same on a GPU, where published networks are measured as they were published
+	for name in step_overhead alignment; do \
+		$(BIN)/python benchmarks/$$name.py --device cuda --output $(RESULTS)/$${name}_cuda.json || exit 1; done
+	$(BIN)/prune bench --networks benchmarks/published_networks.json --device cuda --batch-sizes 128 --lengths 384 \
+		--dtypes float32,tf32,bfloat16 --json > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/published_networks_cuda.json
+	$(BIN)/prune bench --networks benchmarks/published_networks.json --device cuda --batch-sizes 1 --lengths 128 \
+		--runtimes torch,cuda-graphs --json > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/published_networks_cuda_one.json
 
 bench-sst2: install  ## train and measure the table of docs/results (many hours); WORK=DIR keeps what was trained
 	test -d $(WORK)/dense || $(BIN)/python benchmarks/dense_sst2.py $(WORK)/dense
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/landing.py $(WORK) --output docs/results/landing.json
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/landing.py $(WORK) --output $(RESULTS)/landing.json
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) run
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) table
 

@@ -1,6 +1,6 @@
 """What a fine-pruning step costs over the dense step: MiniLM, batch 32, no teacher, topk included, against the bars.
 
-    python benchmarks/step_overhead.py [--lengths 64 24] [--rounds 20] [--quick] [--output FILE]
+    python benchmarks/step_overhead.py [--lengths 64 24] [--rounds 20] [--quick] [--device cuda] [--output FILE]
 
 Each case runs beside the dense step in one process, interleaved; the figure is the median of the ratios of the rounds.
 Each strategy stands in the moving part of its schedule, where its masks are recomputed at every step. All of it takes
@@ -38,7 +38,7 @@ BARS[24] = {"structured": 1.06, "hybrid": 1.06, "block": 1.12, "unstructured": 1
 
 def stepper(base: PreTrainedModel, batch: dict[str, torch.Tensor], case: str) -> Callable[[], None]:
     """One optimizer step of a case."""
-    model = copy.deepcopy(base).train()
+    model = copy.deepcopy(base).to(batch["input_ids"].device).train()
     pruning = None
     groups: object = [{"params": list(model.parameters())}]
     if case != "dense":
@@ -59,14 +59,15 @@ def stepper(base: PreTrainedModel, batch: dict[str, torch.Tensor], case: str) ->
     return step
 
 
-def measured(base: PreTrainedModel, length: int, case: str, rounds: int) -> dict[str, object]:
+def measured(base: PreTrainedModel, length: int, case: str, rounds: int, device: torch.device) -> dict[str, object]:
     """The figure of a case at a length. Two models at a time: more would be measured through the memory."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1000, 20000, (BATCH_SIZE, length), generator=generator)
     labels = torch.randint(2, (BATCH_SIZE,), generator=generator)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    batch = {name: value.to(device) for name, value in batch.items()}
     steps = {name: stepper(base, batch, name) for name in ("dense", case)}
-    seconds = time_calls(steps, rounds)
+    seconds = time_calls(steps, rounds, device)
     ratio, bar = paired_ratio(seconds[case], seconds["dense"]), BARS.get(length, {}).get(CASES[case][0])
     found = {"ratio": round(ratio.value, 3), "interval": [round(ratio.low, 3), round(ratio.high, 3)], "bar": bar}
     return found | {"within": bar is None or ratio.value <= bar}
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -87,14 +89,14 @@ def main() -> None:
     found: dict[int, dict[str, object]] = {}
     for length in arguments.lengths:
         for case in QUICK if arguments.quick else CASES:
-            found.setdefault(length, {})[case] = measured(base, length, case, rounds)
+            found.setdefault(length, {})[case] = measured(base, length, case, rounds, arguments.device)
             print(length, case, found[length][case], flush=True)
     result = {
         "what": "seconds of a fine-pruning step over a dense step, median of paired rounds",
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
         "lengths": found,
-        "machine": machine(torch.device("cpu")).__dict__,
+        "machine": machine(arguments.device).__dict__,
     }
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")

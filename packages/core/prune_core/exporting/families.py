@@ -12,7 +12,7 @@ FAMILIES: frozenset[str] = frozenset(
         *("hubert", "wav2vec2"),
     )
 )
-"""Model types that are tested: all of them work in all formats."""
+"""Model types that are tested: each works in all formats. Of those that are described gemma3 alone does not."""
 
 
 def supported(model_type: str, format: str) -> bool:
