@@ -98,7 +98,7 @@ def test_every_flag_reaches_its_field(prune: Callable, ran: list, tmp_path: Path
         "align": 16,
         "output": tmp_path / "run",
     }
-    assert given.keys() | {"dataset", "portable", "drop_layers", "keep_layers"} == FLAGS.keys()
+    assert given.keys() | {"dataset", "portable", "embedding_bits", "drop_layers", "keep_layers"} == FLAGS.keys()
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert prune("run", *flags, "--portable", "--set", "strategy.steps=1").code == 0
     recipe = ran[0]["recipe"]

@@ -75,6 +75,11 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
     assert calls[-1] == (Path("m"), None, Path("o"), Recipe(compactor="uniform"))
     assert prune("compact", "m", "--output", "o", "--drop-layers", "layer.1, layer.4", "--portable").code == 0
     assert calls[-1][-1] == Recipe(depth=DepthSection(drop=("layer.1", "layer.4")), portable=True)
+    assert prune("compact", "m", "--output", "o", "--embedding-bits", "8").code == 0
+    assert calls[-1][-1] == Recipe(embedding_bits=8)
+    refused = prune("compact", "m", "--output", "o", "--embedding-bits", "8", "--portable")
+    assert refused.code != 0
+    assert "embedding_bits needs prune_core to load" in refused.err
     assert prune("compact", "m", "--output", "o", "--keep-layers", "encoder=6,decoder=3").code == 0
     assert calls[-1][-1].depth.keep == {"encoder": 6, "decoder": 3}
     assert prune("compact", "m", "--output", "o", "--align", "auto").code == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
+from prune_core.embeddings import round_embeddings
 from prune_core.granularity import Element
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
@@ -56,7 +57,10 @@ def test_without_the_import_every_kind_of_compact_folder_is_refused(compact_fold
     name, weight = next(structure_of(model).weights(model))
     one = Mask(Element(), torch.rand(weight.shape) < 0.9, tuple(weight.shape))
     save_compact(compact(model, MaskSet({name: one}, sparse=True)), tmp_path / "one sparse weight")
+    words = compact(model, MaskSet({}))
+    round_embeddings(words.model)
+    save_compact(words, tmp_path / "word embeddings in 8 bits")
     folders = [compact_folder("bert").folder, compact_folder("bert", sparse=True).folder, *sorted(tmp_path.iterdir())]
     done = python("import transformers", folders)
-    assert done.stdout.splitlines() == ["refused RuntimeError"] * 5, done.stdout
+    assert done.stdout.splitlines() == ["refused RuntimeError"] * 6, done.stdout
     assert "Unknown quantization type, got prune" in done.stderr

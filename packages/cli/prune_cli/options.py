@@ -101,6 +101,13 @@ Portable = Annotated[
         "Example: --portable",
     ),
 ]
+EmbeddingBits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BITS",
+        help="Store the word embeddings in 8 or 4 bits; what that changes is measured. Example: --embedding-bits 8",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -26,6 +26,7 @@ FLAGS = {
     "keep_layers": "depth.keep",
     "align": "align",
     "portable": "portable",
+    "embedding_bits": "embedding_bits",
     "output": "output",
 }
 """Parameter of a verb -> path of its field in the recipe."""

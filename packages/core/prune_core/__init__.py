@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prune_core.compaction import compact as compact
     from prune_core.compactor import Compaction as Compaction
     from prune_core.compactor import Compactor as Compactor
+    from prune_core.embeddings import round_embeddings as round_embeddings
     from prune_core.errors import PruneError as PruneError
     from prune_core.masks import Mask as Mask
     from prune_core.masks import MaskSet as MaskSet
@@ -29,6 +30,7 @@ _HOMES = {
     "compact": "compaction",
     "Compaction": "compactor",
     "Compactor": "compactor",
+    "round_embeddings": "embeddings",
     "PruneError": "errors",
     "Mask": "masks",
     "MaskSet": "masks",

@@ -22,9 +22,10 @@ from prune_core.measure import dummy_inputs, folder_size, placed
 from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
+from prune_core.rounding import round_measured
 from prune_core.shipping import portably
 from prune_core.tasks.tokens import is_invented
-from prune_core.verify import outputs, save_proven, told
+from prune_core.verify import outputs, save_proven, save_verified, told, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +38,8 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
 
     Without `masks` it is a model that was pruned elsewhere: its zeros are its masks. The dtype stays. Of a
     `recipe` the compactor, the alignment and what it is measured by, the layers to remove, the architecture, the
-    plugins and whether to be portable are read.
+    plugins, whether to be portable and the bits of embeddings are read. What is rounded was proven before, and is
+    measured.
     """
     refuse_occupied(output)
     recipe = recipe or Recipe()
@@ -58,14 +60,22 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     with told():
         compaction = compact(shorter, left, alignment.applied(compactor), inplace=True, plugins=plugins)
     shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
+    beside: dict[str, Any] = {"processor": find_processor(model), "source": model}
+    rounding = None
     with shipped as folder:
-        verification = save_proven(expected, compaction, batches, folder, processor=find_processor(model), source=model)
+        if recipe.embedding_bits:
+            verification = verify(expected, compaction, batches).enforce()
+            rounding = round_measured(compaction.model, recipe.embedding_bits, batches)
+            save_verified(compaction, folder, batches, **beside)
+        else:
+            verification = save_proven(expected, compaction, batches, folder, **beside)
     removed = ", ".join(layer.key for layer in shortening.gone)
     return {
         "output": str(output),
         "density": compaction.density * share,
         **({} if compaction.ragged is None else {"density_of_ragged_layers": compaction.ragged * share}),
         "bytes": folder_size(output),
+        **({"bytes_in_full": folder_size(output) + rounding.saved, "rounding": asdict(rounding)} if rounding else {}),
         "verification": asdict(verification),
         "units": [asdict(unit) for unit in compaction.units],
         "alignment": alignment.to_dict(),
@@ -74,11 +84,11 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
 
 
 def _zeros(model: PreTrainedModel, structure: ModelStructure, recipe: Recipe) -> MaskSet:
-    """The zeros of a model as masks; where layers are removed there need be none."""
+    """The zeros of a model as masks; where it gets smaller without them there need be none."""
     try:
         return masks_of_zeros(model, structure)
     except MaskError:
-        if not recipe.depth.asked:
+        if not (recipe.depth.asked or recipe.embedding_bits):
             raise
         return MaskSet({})
 

@@ -6,7 +6,9 @@ size that was saved, by the code that compaction runs, and then leaves: the load
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +49,7 @@ class PruneConfig(QuantizationConfigMixin):
     also where another distribution claims this type of model. `architecture` is the layout that they were found by
     where no family covers the model: plain data, which loading reads before it looks for a family. `no_norm`: its
     LayerNorms are affine layers. `two_of_four`: its linears compute by semi-structured kernels where they can.
+    `embedding_bits`: in how many bits word embeddings are stored, where they are not floats.
     """
 
     no_norm: bool
@@ -63,6 +66,7 @@ class PruneConfig(QuantizationConfigMixin):
         self.architecture = extra.get("architecture")
         for trait in TRAITS:
             setattr(self, trait, bool(extra.get(trait, False)))
+        self.embedding_bits: int | None = extra.get("embedding_bits")
         self.prune_core = extra.get("prune_core", __version__)
 
 
@@ -79,23 +83,29 @@ class PruneQuantizer(HfQuantizer):
         cut_to(model, self.quantization_config)
 
     def postprocess_model(self, model: PreTrainedModel, **kwargs: Any) -> None:
+        from prune_core.embeddings import form
         from prune_core.portable import forget
-        from prune_core.storage import unpack_state
+        from prune_core.storage import SPARSE, unpack_state
 
-        model.config.quantization_config = self.quantization_config
-        if self.quantization_config.sparse:
-            model.register_load_state_dict_pre_hook(unpack_state)
+        model.config.quantization_config = config = self.quantization_config
+        forms = [
+            *([SPARSE] if config.sparse else []),
+            *([form(config.embedding_bits)] if config.embedding_bits else []),
+        ]
+        for one in forms:
+            model.register_load_state_dict_pre_hook(partial(unpack_state, form=one))
         forget(model.config)
         del model.hf_quantizer
 
     def update_weight_conversions(
         self, weight_conversions: list[WeightConverter], model: PreTrainedModel
     ) -> list[WeightConverter]:
-        from prune_core.storage import converters
+        from prune_core import embeddings, storage
 
         config = self.quantization_config
         layers = _structure(model, load_plugins(), config).linears() if config.sparse else ()
-        return [*weight_conversions, *converters(model, layers)]
+        words = embeddings.converters(model, config.embedding_bits) if config.embedding_bits else ()
+        return [*weight_conversions, *storage.converters(model, layers), *words]
 
     def is_serializable(self) -> bool:
         return True
@@ -175,6 +185,17 @@ def record_no_norm(model: PreTrainedModel, structure: ModelStructure) -> None:
     record(model, whole, structure, sparse=before is not None and before.sparse, no_norm=True)
 
 
+def record_embedding_bits(model: PreTrainedModel, bits: int, owners: Iterable[PreTrainedModel]) -> None:
+    """Write into the model's config that its word embeddings are stored in so many bits.
+
+    So say those of the models in it that have some (`owners`) too, which may be loaded by themselves.
+    """
+    for one in (model, *owners):
+        config = _recorded(one) or PruneConfig()
+        config.embedding_bits = bits
+        one.config.quantization_config = config
+
+
 def _recorded(model: PreTrainedModel) -> PruneConfig | None:
     """What the config of a compact model says; None where it is a dense one."""
     found = getattr(model.config, "quantization_config", None)
@@ -204,7 +225,11 @@ def record(
     has = {name: traits.get(name, False) or bool(getattr(before, name, False)) for name in TRAITS}
     if any(entry["kept"] != _all(entry) for entry in known.values()) or sparse or any(has.values()):
         layout = as_data(structure.layout) if structure.layout else None
-        others: dict[str, Any] = {"plugin": structure.owner, **has}
+        others: dict[str, Any] = {
+            "plugin": structure.owner,
+            **has,
+            "embedding_bits": getattr(before, "embedding_bits", None),
+        }
         model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
         for stack in structure.stacks:  # those with a configuration of their own, which their own model is loaded by
             part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
@@ -220,6 +245,8 @@ def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
             f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
             "install the prune-core that wrote it, or a later one"
         )
+    if config.embedding_bits and not config.units and not any(getattr(config, trait) for trait in TRAITS):
+        return  # nothing was cut, its word embeddings alone are stored otherwise
     with torch._C.DisableTorchFunction():  # from_pretrained's choice of a device would be asked at each of many steps
         structure = _structure(model, load_plugins(), config)
         restore(model, structure, config.units)

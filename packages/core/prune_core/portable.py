@@ -26,6 +26,8 @@ from prune_core.plugins import Plugins
 from prune_core.pretrained import read_config, saved_class
 
 MODULE = "modeling_prune"
+_NEEDS = {"sparse": "zeros on disk", "no_norm": "no_norm", "embedding_bits": "embeddings in few bits"}
+"""What loading needs of prune_core, by the field of the configuration that asks for it."""
 _ROOTS = (
     ("prune_core.structure", "discover"),
     ("prune_core.compaction.restore", "restore"),
@@ -89,7 +91,7 @@ def make_portable(folder: Path, plugins: Plugins) -> None:
         return
     recorded = recorded if isinstance(recorded, dict) else recorded.to_dict()
     families = _families(config.model_type, recorded, plugins)
-    refuse_unportable(families, "zeros on disk" if recorded["sparse"] else "no_norm" if recorded["no_norm"] else None)
+    refuse_unportable(families, *needs_of(config))
     stock = saved_class(config, str(folder)).__module__
     names = _auto_classes(config, stock)
     classes = "".join(f"\n\nclass {n}(_Compact, stock.{n}):\n    pass\n" for n in sorted(set(names.values())))
@@ -99,12 +101,19 @@ def make_portable(folder: Path, plugins: Plugins) -> None:
     write_text(folder / "config.json", json.dumps(data, indent=2) + "\n")
 
 
-def refuse_unportable(families: list[Architecture], needs: str | None = None) -> None:
+def refuse_unportable(families: list[Architecture], *needs: str) -> None:
     """ModelError where loading needs more of prune_core (`needs`), or code of a plugin's."""
     strange = [target for target in _adapters(families) if not target.startswith("prune_core.")]
     if needs or strange:
-        reason = f"loading needs {needs}" if needs else f"its family needs {strange[0]}"
+        reason = f"loading needs {needs[0]}" if needs else f"its family needs {strange[0]}"
         raise ModelError(f"--portable: this model cannot load without prune_core, for {reason}; leave --portable out")
+
+
+def needs_of(config: Any) -> list[str]:
+    """What loading needs of prune_core beside the sizes, by the configuration of a model."""
+    recorded = getattr(config, "quantization_config", None) or {}
+    recorded = recorded if isinstance(recorded, dict) else recorded.to_dict()
+    return [what for field, what in _NEEDS.items() if recorded.get(field)]
 
 
 def forget(config: Any) -> None:

@@ -23,13 +23,14 @@ from prune_core.compaction.layers import origins
 from prune_core.compactor import Compactor
 from prune_core.configuring import plugins_of, strategy_config, task_config
 from prune_core.distributed import main_first, processes
+from prune_core.embeddings import need_word_embeddings
 from prune_core.errors import ModelError, RecipeError
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
 from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target
-from prune_core.portable import refuse_unportable
+from prune_core.portable import needs_of, refuse_unportable
 from prune_core.pretrained import brief, read_config
 from prune_core.quantization import need_linears, need_torchao
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
@@ -177,9 +178,12 @@ def prepare(recipe: Recipe) -> Preparation:
     compactor = choose(masks, recipe.compactor, job.plugins)
     compactor.check(start, structure.under(masks))
     Alignment(recipe.align).applied(compactor)
+    if recipe.embedding_bits:
+        need_word_embeddings(start, recipe.embedding_bits)
     if recipe.portable:
         families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
-        refuse_unportable(families, "zeros on disk" if masks.sparse else "no_norm" if recipe.simplify.no_norm else None)
+        asked = (["zeros on disk"] * masks.sparse) + (["no_norm"] * recipe.simplify.no_norm)
+        refuse_unportable(families, *asked, *needs_of(dense.config))
     return Preparation(
         job=job,
         dense=dense,

@@ -238,6 +238,9 @@ class Recipe(Fields):
     portable: bool = Field(
         False, description="The model gets its own modelling file, to load without prune_core by trust_remote_code."
     )
+    embedding_bits: Literal[4, 8] | None = Field(
+        None, description="Word embeddings are stored in so many bits, and what that changes is measured."
+    )
     measure: MeasureSection = MeasureSection()
     device: Annotated[Device, Field(description="auto takes CUDA where there is one.")] = "auto"
     output: FilePath | None = Field(None, description="Folder of the run; by default runs/DATE-STRATEGY.")
@@ -249,6 +252,13 @@ class Recipe(Fields):
             raise ValueError(f"densities must fall, found {list(self.densities)}")
         if self.densities and self.strategy.fields().get("density") is not None:
             raise ValueError("give strategy.density or several densities, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _loaded_by_prune_core(self) -> "Recipe":
+        if self.embedding_bits and (self.portable or self.compactor == "uniform"):
+            other = "portable" if self.portable else "compactor: uniform"
+            raise ValueError(f"embedding_bits needs prune_core to load, {other} is to load without it: leave one out")
         return self
 
     @field_validator("teacher")

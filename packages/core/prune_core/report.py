@@ -17,6 +17,7 @@ from prune_core.compaction.layers import RECORD, origins
 from prune_core.compactor import Compaction
 from prune_core.measure import Comparison
 from prune_core.plugins import Plugins
+from prune_core.rounding import Rounding
 from prune_core.saving import needs_us
 from prune_core.verify import Verification
 
@@ -27,6 +28,7 @@ class Results:
 
     `int8` are those of the pruned model in int8, empty where it was not trained for that. `share` of the dense model's
     prunable weights was there when the pruning began, after layers had been removed; `whole` counts its units by key.
+    `rounding` is what it cost to store the word embeddings in few bits, where that was asked for.
     """
 
     metric: str
@@ -42,6 +44,7 @@ class Results:
     alignment: Alignment = field(default_factory=Alignment)
     share: float = 1.0
     whole: Mapping[str, int] = field(default_factory=dict)
+    rounding: Rounding | None = None
 
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
@@ -58,6 +61,7 @@ class Results:
             "verification": asdict(self.verification) | {"passed": self.verification.passed},
             "speedup": self.comparison.to_dict(),
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
+            **({"rounding": asdict(self.rounding)} if self.rounding else {}),
             "filled": self.filled,
             "needs_prune_core": needs_us(self.compaction.model),
             "alignment": self.alignment.to_dict(),
@@ -74,10 +78,12 @@ class Results:
         batch = self.comparison.settings["batch_size"]
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
         title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
-        before_fill = " (before the fill)" if self.filled else ""
+        then = "the fill" if self.filled else "the rounding" if self.rounding else None
+        when = f" (before {then})" if then else ""
         return [
             _row(title, "-" if before is None else _rounded(before), _rounded(self.pruned[self.metric])),
             *([_row(f"{self.metric} in int8", "", _rounded(self.int8[self.metric]))] if self.int8 else []),
+            *self._unrounded(title),
             _row(
                 "density" if self.asked is None else f"density (asked {self.asked:.4g})",
                 "1",
@@ -97,8 +103,21 @@ class Results:
                 f"{model.timing.p50 * 1e3:.1f}",
             ),
             _row("speed-up", "1", f"{self.comparison.speedup:.2f}x ({low:.2f} to {high:.2f})"),
-            _row(f"masked = compact{before_fill}", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),
+            _row(f"masked = compact{when}", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),
             _row("compact = reloaded", "", "yes, exactly"),
+        ]
+
+    def _unrounded(self, title: str) -> list[dict[str, str]]:
+        """What the word embeddings in few bits cost: figure, outputs, bytes."""
+        if self.rounding is None:
+            return []
+        smaller = self.rounding
+        return [
+            _row(f"{title}, embeddings in full", "", _rounded(smaller.in_full[self.metric])),
+            _row(f"outputs changed by embeddings in {smaller.bits} bits", "", smaller.change),
+            _row(
+                "bytes on disk, embeddings in full", "", f"{(self.comparison.model.file_bytes or 0) + smaller.saved:,}"
+            ),
         ]
 
     @property

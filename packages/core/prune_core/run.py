@@ -39,10 +39,12 @@ from prune_core.preparation import (
     trained_job,
 )
 from prune_core.progress import progress_bar
-from prune_core.quantization import int8, rounding
+from prune_core.quantization import int8
+from prune_core.quantization import rounding as int8_rounding
 from prune_core.recipe import Recipe, TaskSection, TrainingSection
 from prune_core.report import Results, provenance
 from prune_core.resuming import finished, keep_beginning, pruned
+from prune_core.rounding import Rounding, round_measured
 from prune_core.sentence_folder import companions
 from prune_core.shipping import portably
 from prune_core.strategy import Strategy
@@ -133,8 +135,10 @@ def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool)
     masks = _fine_pruned(ready, workspace)
     compaction, verification = _compacted(ready, workspace, masks)
     compaction = _filled(ready, workspace, compaction)
+    rounding = _rounded(ready, compaction)
     verification = _saved(ready, workspace, compaction, verification)
-    manifest = _report(ready, workspace, compaction, verification) | {"seconds": round(time.time() - started, 1)}
+    manifest = _report(ready, workspace, compaction, verification, rounding)
+    manifest |= {"seconds": round(time.time() - started, 1)}
     on_main(lambda: workspace.write_manifest(manifest))
     return manifest
 
@@ -240,13 +244,23 @@ def _filled(ready: Preparation, workspace: Workspace, compaction: Compaction) ->
         fill_zeros(compaction.model, compaction.masks, ready.fill.seed)
         _train(ready, workspace, Stage("fill", compaction.model, ready.fill))
     if ready.quantize is not None:
-        with rounding(compaction.model, _linears(ready, compaction)):
+        with int8_rounding(compaction.model, _linears(ready, compaction)):
             _train(ready, workspace, Stage("quantize", compaction.model, ready.quantize))
     return compaction
 
 
 def _linears(ready: Preparation, compaction: Compaction) -> list[str]:
     return structure_of(compaction.model, ready.job.plugins).left_in(compaction.model)
+
+
+def _rounded(ready: Preparation, compaction: Compaction) -> Rounding | None:
+    """Round the word embeddings of the model that ships, and measure what it changes, where that is asked for."""
+    bits = ready.job.recipe.embedding_bits
+    if bits is None:
+        return None
+    in_full = evaluate_model(ready.job, compaction.model)
+    compaction.model.cpu()
+    return replace(round_measured(compaction.model, bits, list(real_batches(ready.job.task))), in_full=in_full)
 
 
 def _saved(
@@ -288,7 +302,11 @@ def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
 
 
 def _report(
-    ready: Preparation, workspace: Workspace, compaction: Compaction, verification: Verification
+    ready: Preparation,
+    workspace: Workspace,
+    compaction: Compaction,
+    verification: Verification,
+    rounding: Rounding | None,
 ) -> dict[str, Any]:
     job, model, (dense, known) = ready.job, compaction.model, _baseline(ready)
     comparison = on_main(lambda: compare(model.cpu(), dense, fitting(job.recipe.measure, dense), job.device))
@@ -301,6 +319,7 @@ def _report(
         filled=ready.fill is not None or ready.quantize is not None,
         compaction=compaction,
         verification=verification,
+        rounding=rounding,
         comparison=comparison.with_folders(workspace.model, workspace.masked),
         greater_is_better=job.task.greater_is_better,
         alignment=on_main(lambda: Alignment.load(workspace.alignment, job.recipe.align)) or Alignment(),

@@ -27,18 +27,19 @@ tags: [{tags}]
 model = {load}("this folder")
 ```
 
-It keeps {density:.1%} of the weights of the prunable linears of the dense model.
+It keeps {density:.1%} of the weights of the prunable linears of the dense model.{words}
 
 | unit | kept | of |
 |---|---|---|
 {rows}
 """
 
+WORDS = " Its word embeddings are stored in {bits} bits."
 AFTER_IMPORT = "Load this model after `import prune_core` (pip install prune-core); nothing else changes:"
 
 
 def needs_us(model: PreTrainedModel) -> bool:
-    """Whether a model loads only where prune_core is: its layers have sizes of their own, or it is stored sparse."""
+    """Whether a model loads only where prune_core is: its layers have sizes of their own, or weights a form."""
     return getattr(model.config, "quantization_config", None) is not None
 
 
@@ -67,8 +68,9 @@ def save_compact(
 def _card(compaction: Compaction, beside: SentenceFolder | None) -> str:
     rows = "\n".join(f"| {unit.key} | {len(unit.kept)} | {unit.total} |" for unit in compaction.units)
     needed = needs_us(compaction.model)
+    bits = getattr(getattr(compaction.model.config, "quantization_config", None), "embedding_bits", None)
     hint, first = (AFTER_IMPORT, "import prune_core\n") if needed else ("Load this model like any other:", "")
-    how = {"hint": hint, "first": first}
+    how = {"hint": hint, "first": first, "words": WORDS.format(bits=bits) if bits else ""}
     return CARD.format(**how, **_how_to_load(compaction.model, beside), density=compaction.density, rows=rows)
 
 

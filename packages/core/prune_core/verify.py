@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prune_core.alignment import Alignment
 from prune_core.compaction import choose, compact
+from prune_core.embeddings import round_embeddings
 from prune_core.errors import PruneError, RunError, VerificationError
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
@@ -167,6 +168,8 @@ def verify_run(run: Path) -> Verification:
     compactor = alignment.applied(choose(masks, recipe.compactor, job.plugins))
     compaction = compact(masked, masks, compactor, plugins=job.plugins)
     verification = verify(outputs(masked, batches), compaction, batches)
+    if recipe.embedding_bits:
+        round_embeddings(compaction.model, recipe.embedding_bits)
     saved = task.load_model(str(workspace.model))
     _same_sizes(compaction.model, saved, workspace.model)
     verification = replace(verification, changed=changed_files(manifest, workspace.model))

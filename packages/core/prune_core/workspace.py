@@ -20,9 +20,9 @@ from prune_core.recipe import Recipe, differences, read_yaml
 
 logger = logging.getLogger(__name__)
 
-_UNTRAINED = ("output", "device", "measure", "compactor", "plugins")
+_UNTRAINED = ("output", "device", "measure", "compactor", "embedding_bits", "plugins")
 """Nothing that is trained depends on these fields of a recipe."""
-_LATE = ("compactor", "measure")
+_LATE = ("compactor", "embedding_bits", "measure")
 """Of those, what the results of a run depend on."""
 _REPORTED = ("output", "summary", "filled")
 """Without these a manifest is none."""

@@ -30,6 +30,7 @@ def compact(
     keep_layers: options.KeepLayers = None,
     align: options.Align = None,
     portable: options.Portable = None,
+    embedding_bits: options.EmbeddingBits = None,
     recipe: options.Described = None,
     json: options.Json = False,
 ) -> None:
@@ -50,6 +51,7 @@ def compact(
         "depth": options.depth_of(drop_layers, keep_layers),
         "align": align or 1,
         "portable": bool(portable),
+        "embedding_bits": embedding_bits,
     }
     given = Recipe.load(recipe) if recipe else Recipe()
     asked = Recipe.parse(said, "flags").model_copy(update={name: getattr(given, name) for name in _GIVEN})

@@ -91,6 +91,7 @@ def run(
     keep_layers: options.KeepLayers = None,
     align: options.Align = None,
     portable: options.Portable = None,
+    embedding_bits: options.EmbeddingBits = None,
     model: Model = None,
     task: options.Task = None,
     dataset: options.Dataset = None,

@@ -49,7 +49,7 @@ class UniformCompactor(Compactor):
             )
         if getattr(model.config, "quantization_config", None) is not None:
             raise ModelError(
-                "this model is compact already, its layers have sizes of their own: compact the masked model that it "
+                "this model is compact already, prune_core alone loads it: compact the masked model that it "
                 "came from, as in RUN/masked"
             )
 
