@@ -59,6 +59,7 @@ bench: install  ## time steps, compaction, loading, compact and sparse models (a
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --rounds 11 \
 			--batch-sizes 8,1 --runtimes torch,openvino --json > $(RESULTS)/new && mv $(RESULTS)/new \
 			$(RESULTS)/$${name}_networks.json || exit 1; done
+	$(BIN)/python benchmarks/embedding_bits.py runs/embeddings --output $(RESULTS)/embedding_bits.json
 	$(BIN)/python benchmarks/large_model.py runs/large --output $(RESULTS)/large_model.json
 
 bench-gpu: install  ## the same on a GPU, where published networks are measured as they were published
