@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
+from prune_core import round_embeddings
+from prune_core.embeddings import EXPONENT
 from prune_core.loading import structure_of
 from prune_core.storage import MASK
 from prune_core.testing.tiny import tiny_inputs
@@ -51,12 +54,28 @@ def test_fine_tuning_with_checkpoints_and_resume(sparse, compact_folder, same, t
     assert same(last, whole)
 
 
+def test_resume_with_embeddings_that_were_stored_in_few_bits(compact_folder, same, tmp_path):
+    """The first checkpoint holds them in full, as they are trained; frozen ones stay in few bits."""
+    for frozen in (False, True):
+        folder = tmp_path / f"{frozen}"
+        model = AutoModelForSequenceClassification.from_pretrained(compact_folder("bert").folder)
+        round_embeddings(model)
+        model.save_pretrained(folder / "start")
+        models = [AutoModelForSequenceClassification.from_pretrained(folder / "start") for _ in range(2)]
+        for one in models:
+            one.get_input_embeddings().requires_grad_(not frozen)
+        trainer(models[0], folder).train()
+        trainer(models[1], folder).train(resume_from_checkpoint=str(folder / "checkpoint-3"))
+        assert same(models[0], models[1])
+        assert same(AutoModelForSequenceClassification.from_pretrained(folder / "checkpoint-6"), models[0])
+        with safe_open(folder / "checkpoint-3" / "model.safetensors", framework="pt") as file:
+            assert any(name.endswith(EXPONENT) for name in file.keys()) == frozen
+
+
 def test_the_trainers_save_model_is_a_compact_folder(compact_folder, same, tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(compact_folder("bert", sparse=True).folder)
     trainer(model, tmp_path / "out").save_model(str(tmp_path / "saved"))
     assert same(AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved"), model)
-    from safetensors import safe_open
-
     with safe_open(Path(tmp_path / "saved" / "model.safetensors"), framework="pt") as file:
         assert any(name.endswith(MASK) for name in file.keys())
 
