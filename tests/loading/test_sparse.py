@@ -72,6 +72,10 @@ def test_the_size_on_disk_follows_the_density(density, dtype, tmp_path):
     saved = folder_size(tmp_path / "dense") - folder_size(tmp_path / "sparse")
     expected = prunable * width - prunable * (density * width + 1 / 8)
     assert saved == pytest.approx(expected, rel=0.02)
+    rest = folder_size(tmp_path / "dense") - prunable * width
+    assert folder_size(tmp_path / "sparse") <= 1.1 * (rest + prunable * (density * width + 1 / 8))
+    if (density, width) == (0.1, 4):
+        assert prunable * width >= 7 * (folder_size(tmp_path / "sparse") - rest)
 
 
 def test_saved_again_it_packs_the_same_weights_and_no_others(compact_folder, tmp_path):
