@@ -4,6 +4,8 @@ STAMP := .venv/.installed
 PACKAGES := packages/core $(sort $(wildcard packages/strategies/*)) packages/cli
 MODULES := $(wildcard packages/*/prune_*) $(wildcard packages/strategies/*/prune_*)
 WORK ?= runs/sst2
+PRUNED = $(WORK)/runs/structured-0.48-seed0/model
+DATA ?= $(or $(PRUNE_DATA),../shared/data)
 RESULTS := docs/results
 CODE := packages tests benchmarks docs
 
@@ -75,6 +77,10 @@ bench-sst2: install  ## train and measure the table of docs/results (many hours)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/landing.py $(WORK) --output $(RESULTS)/landing.json
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) run
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) table
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/int8.py $(WORK)/dense $(PRUNED) $(DATA)/sst2-validation.parquet \
+		$(WORK)/sst2-train90.parquet --output $(RESULTS)/int8.json
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench $(PRUNED) --baseline $(WORK)/dense --batch-sizes 8,1 --threads 2 --json \
+		--runtimes torch,compile,onnx,openvino > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/runtimes.json
 
 clean:  ## remove the environment, builds and caches (runs stay)
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
