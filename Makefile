@@ -57,7 +57,7 @@ build: install  ## build the six wheels into dist/
 bench: install  ## time steps, compaction, loading, compact and sparse models (an hour); results go to docs/results
 	for name in help_time first_step step_overhead compaction reload sparse_forms alignment; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output $(RESULTS)/$$name.json || exit 1; done
-	for name in random published; do \
+	for name in random bar published; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --rounds 11 \
 			--batch-sizes 8,1 --runtimes torch,openvino --json > $(RESULTS)/new && mv $(RESULTS)/new \
 			$(RESULTS)/$${name}_networks.json || exit 1; done

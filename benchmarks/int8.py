@@ -58,7 +58,7 @@ def main() -> None:
         for batch_size in (8, 1):
             batch = dummy(model, batch_size, 128, inputs)
             calls = {key: partial(load_exported(folder), batch) for key, folder in folders.items()}
-            seconds = time_calls(calls, given.rounds)
+            seconds = time_calls(calls, given.rounds, primed=True)
             for row in rows:
                 ratio = paired_ratio(seconds["dense", "float32"], seconds[row["model"], row["precision"]])
                 row[f"speedup_at_batch_{batch_size}"] = [round(value, 3) for value in ratio]

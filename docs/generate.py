@@ -1,4 +1,5 @@
-"""Writes docs/recipes.md and docs/tasks.md from what the code says of itself, docs/families.md from what tests record.
+"""Writes docs/recipes.md and docs/tasks.md from what the code says of itself, docs/families.md from what tests record,
+docs/results/networks.md from what was measured.
 
 `--check` only compares.
 """
@@ -8,9 +9,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from networks_page import networks
 from pydantic import BaseModel
 
 from prune_cli.schema import FieldRow, fields
@@ -228,7 +231,12 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-PAGES: dict[str, Callable[[], str]] = {"recipes.md": recipes, "tasks.md": tasks, "families.md": families}
+PAGES: dict[str, Callable[[], str]] = {
+    "recipes.md": recipes,
+    "tasks.md": tasks,
+    "families.md": families,
+    "results/networks.md": partial(networks, FOLDER / "results"),
+}
 
 
 def _recipe() -> Iterator[str]:

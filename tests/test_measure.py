@@ -14,8 +14,10 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    EncoderDecoderModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    VisionEncoderDecoderModel,
     ViTConfig,
     ViTForImageClassification,
     Wav2Vec2Config,
@@ -252,3 +254,13 @@ def test_images_that_need_more_than_pixels_are_refused(monkeypatch):
     monkeypatch.setattr(model, "get_image_features", lambda pixel_values, image_sizes: None)
     with pytest.raises(ModelError, match="Gemma3ForConditionalGeneration takes images in a way that is not known"):
         measure.dummy_inputs(model, 1, 8)
+
+
+@pytest.mark.parametrize("encoder", ["bert", "vit"])
+def test_an_encoder_and_a_decoder_put_together_run_on_the_batch_that_is_made_for_them(encoder):
+    decoder = tiny_model("gpt2", add_cross_attention=True, is_decoder=True)
+    kind = EncoderDecoderModel if encoder == "bert" else VisionEncoderDecoderModel
+    model = kind(encoder=tiny_model(encoder, head=""), decoder=decoder).eval()
+    inputs = measure.dummy_inputs(model, 3, 8)
+    assert inputs["decoder_input_ids"].shape == (3, 8)
+    assert model(**inputs).logits.shape[:2] == (3, 8)

@@ -208,6 +208,25 @@ def test_a_wrong_description_says_what_is_missing():
 
 
 @pytest.mark.parametrize(
+    ("part", "field", "said"),
+    [
+        (
+            "ffn",
+            {"down": "attention.output.dense"},
+            r"intermediate\.dense gives 64 features and .* reads 32: .* neurons",
+        ),
+        ("attention", {"output": "output.dense"}, r"query gives 32 features and .* reads 64: .* heads of 8 features"),
+        ("attention", {"head_size": 7}, r"reads 32: both should be the same number of heads of 7 features"),
+    ],
+)
+def test_a_description_whose_sizes_do_not_fit_is_refused(part, field, said):
+    attention = LUKE["attention"]["attention"]
+    changed = {"attention": attention | field} if part == "attention" else LUKE["ffn"] | field
+    with pytest.raises(StructureError, match=said):
+        structure_of(tiny("luke"), described(LUKE | {part: changed}))
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"adapter": "os:system"}, r"attention\.attention\.adapter: unknown field"),

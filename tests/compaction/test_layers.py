@@ -168,7 +168,12 @@ def test_a_model_of_no_known_family_too():
         ),
         ("bert", {"drop": ["layer.*"]}, RecipeError, r"one layer at least must stay of layer\.0 to layer\.3"),
         ("bert", {"keep": 5}, RecipeError, r"depth\.keep: 5 layers cannot stay of 4"),
-        ("bart", {"keep": 2}, RecipeError, r"depth\.keep: 2 of which stack\? Such as \{encoder: 2, decoder: 2\}"),
+        (
+            "bart",
+            {"keep": 2},
+            RecipeError,
+            r"depth\.keep: 2 of which stack\? Such as --keep-layers encoder=2,decoder=2",
+        ),
         ("bart", {"keep": {"middle": 2}}, RecipeError, r"no stack 'middle'; there are encoder, decoder"),
         ("swin", {"keep": 2}, StructureError, r"swin models cannot lose layers"),
         ("albert", {"keep": 1}, StructureError, r"albert models cannot lose layers"),

@@ -33,6 +33,10 @@ CASES = {
     "too many neurons": (set_unit("layer.0.ffn", {"kept": 65, "of": 64}), "layer.0.ffn"),
     "negative neurons": (set_unit("layer.0.ffn", {"kept": -1, "of": 64}), "layer.0.ffn"),
     "other number of neurons": (set_unit("layer.0.ffn", {"kept": 5, "of": 128}), "layer.0.ffn"),
+    "a number of heads": (set_unit("layer.0.attention", {"kept": 2, "of": 4}), "layer.0.attention"),
+    "heads are text": (set_unit("layer.0.attention", {"kept": ["0", "1"], "of": 4}), "layer.0.attention"),
+    "neurons by index": (set_unit("layer.0.ffn", {"kept": [0, 1], "of": 64}), "layer.0.ffn"),
+    "neurons are true": (set_unit("layer.0.ffn", {"kept": True, "of": 64}), "layer.0.ffn"),
     "no number": (set_unit("layer.0.ffn", {"kept": "five", "of": 64}), "layer.0.ffn"),
     "nothing kept": (set_unit("layer.0.ffn", {"of": 64}), "layer.0.ffn"),
     "no entry": (set_unit("layer.0.ffn", None), "layer.0.ffn"),
@@ -41,7 +45,8 @@ CASES = {
     "no units": (lambda section: section.pop("units"), "units"),
     "units are no mapping": (lambda section: section.update(units=[1, 2]), "units"),
     "future version": (lambda section: section.update(version=2), "format 2"),
-    "no version": (lambda section: section.update(version="latest"), "format latest"),
+    "version is text": (lambda section: section.update(version="1"), "format '1', this prune-core reads 1"),
+    "no version": (lambda section: section.update(version="latest"), "format 'latest'"),
 }
 
 
@@ -156,6 +161,8 @@ BROKEN_CONFIGS = {
     "labels are a list": {"id2label": ["a", "b"]},
     "no heads": {"num_attention_heads": 0},
     "unknown activation": {"hidden_act": "no such"},
+    "architecture is a number": {"architectures": [1]},
+    "another quantization, half described": {"quantization_config": {"quant_method": "gptq"}},
 }
 
 
@@ -168,7 +175,7 @@ def plain_folder(tmp_path, **changes):
 
 @pytest.mark.parametrize("changes", BROKEN_CONFIGS.values(), ids=BROKEN_CONFIGS.keys())
 def test_a_config_that_makes_no_model_is_refused(changes, tmp_path):
-    with pytest.raises(ModelError, match=r"cannot be loaded|no model that can be read") as caught:
+    with pytest.raises(ModelError, match=r"cannot be loaded|no model that can be read|its class") as caught:
         load_saved(str(plain_folder(tmp_path, **changes)))
     assert "\n" not in str(caught.value)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     CLIPForImageClassification,
     CLIPModel,
     CLIPTextModel,
@@ -71,3 +72,16 @@ def test_both_and_a_classifier_of_images(folder, tmp_path):
     classifier = CLIPForImageClassification.from_pretrained(path, num_labels=3)
     hidden = classifier.vision_model.eval()(pixel_values=inputs["pixel_values"]).pooler_output
     torch.testing.assert_close(hidden, both.vision_model.eval()(pixel_values=inputs["pixel_values"]).pooler_output)
+
+
+@torch.no_grad()
+def test_the_text_part_of_a_reader_of_images_alone(tmp_path):
+    """The family of its own type calls its layers otherwise."""
+    model = tiny_model("gemma3")
+    kept = uneven(model)
+    smaller = compact(model, unit_masks(model, lambda unit: kept[unit.key])).model.eval()
+    part = smaller.model.language_model
+    part.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    tokens = tiny_inputs(smaller)["input_ids"]
+    torch.testing.assert_close(again(tokens).last_hidden_state, part(tokens).last_hidden_state)

@@ -67,6 +67,14 @@ def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPat
     assert 12 < counts["a"] - 5 < 20
 
 
+def test_a_primed_call_comes_right_after_the_same_untimed(monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+    measure.time_calls({name: lambda name=name: order.append(name) for name in "ab"}, rounds=3, primed=True)
+    assert all(one == other for one, other in zip(order[::2], order[1::2], strict=True))
+    assert order[-12:] in (list("bbaaaabbbbaa"), list("aabbbbaaaabb"))
+    assert order.count("a") == order.count("b")
+
+
 def test_what_prepares_a_call_is_not_timed(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
 

@@ -53,10 +53,10 @@ def test_those_of_bert_are_measured_against_both_berts(tmp_path: Path, monkeypat
     assert large.flop_limit > 1.5 * base.flop_limit
 
 
-@pytest.mark.parametrize("name", ["published", "random"])
+@pytest.mark.parametrize("name", ["published", "random", "bar"])
 def test_the_files_of_the_repository_fit(name: str):
     found = networks.read_networks(ROOT / "benchmarks" / f"{name}_networks.json")
-    assert len(found) == {"published": 12, "random": 6}[name]
+    assert len(found) == {"published": 12, "random": 6, "bar": 3}[name]
     for network in found:
         shape = {"num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072} | network.shape()
         assert len(network.heads_per_layer) == len(network.ffn_per_layer) == shape["num_hidden_layers"]

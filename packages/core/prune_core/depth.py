@@ -128,8 +128,8 @@ def _counts(keep: int | Mapping[str, int] | None, stacks: Sequence[list[Layer]])
             yield names[name], count
     elif keep is not None:
         if len(stacks) > 1:
-            example = ", ".join(f"{name}: {keep}" for name in names)
-            raise RecipeError(f"depth.keep: {keep} of which stack? Such as {{{example}}} was expected")
+            example = ",".join(f"{name}={min(keep, len(stack))}" for name, stack in names.items())
+            raise RecipeError(f"depth.keep: {keep} of which stack? Such as --keep-layers {example} was expected")
         yield stacks[0], keep
 
 

@@ -20,12 +20,13 @@ from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import dummy_inputs, folder_size, placed
 from prune_core.pretrained import load_saved
+from prune_core.reach import outputs_through
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.rounding import round_measured
 from prune_core.shipping import portably
 from prune_core.tasks.tokens import is_invented
-from prune_core.verify import outputs, save_proven, save_verified, told, verify
+from prune_core.verify import save_proven, save_verified, told, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,8 +53,10 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     shorter, shortening = shortened(dense, structure, recipe.depth)
     share = structure_of(shorter, plugins).size(shorter) / structure.size(dense)
     batches = [placed(dummy_inputs(dense, 4, 16), dense)]
+    gone = {unit for layer in shortening.gone for unit in layer.units}
     with bypassed(dense, shortening.gone):
-        expected = outputs(dense, batches)
+        pruned = [unit for unit in structure.under(decided).units if unit not in gone]
+        expected = outputs_through(dense, pruned, batches)
     left = MaskSet(shortening.renamed(decided), sparse=decided.sparse)
     compactor = choose(left, recipe.compactor, plugins)
     alignment = align(shorter, left, structure_of(shorter, plugins), recipe)

@@ -231,18 +231,26 @@ def record(
             "embedding_bits": getattr(before, "embedding_bits", None),
         }
         model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
-        for stack in structure.stacks:  # those with a configuration of their own, which their own model is loaded by
-            part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
-            own = {key: entry for key, entry in known.items() if key.startswith(stack.prefix)}
-            if part and own:
-                getattr(model.config, part).quantization_config = PruneConfig(own, sparse, **others)
+        for stack in structure.stacks:
+            _record_part(model, stack, PruneConfig(known, sparse, **others))
+
+
+def _record_part(model: PreTrainedModel, stack: Stack, whole: PruneConfig) -> None:
+    """A stack with a configuration of its own may be loaded by itself: as a model of the family of that one."""
+    part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
+    own = {key.removeprefix(stack.prefix): entry for key, entry in whole.units.items() if key.startswith(stack.prefix)}
+    config = getattr(model.config, part) if part and own else None
+    families = load_plugins().families(config.model_type)[0] if config is not None else []
+    if config is not None and families:
+        whole.units = {f"{families[0].stacks[0].prefix}{key}": entry for key, entry in own.items()}
+        config.quantization_config = whole
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:
     """Resize a model of the original sizes as `config` says. ModelError where the two do not belong together."""
     if config.version != FORMAT_VERSION:
         raise ModelError(
-            f"this model has prune format {config.version}, this prune-core reads {FORMAT_VERSION}: "
+            f"this model has prune format {config.version!r}, this prune-core reads {FORMAT_VERSION}: "
             "install the prune-core that wrote it, or a later one"
         )
     if config.embedding_bits and not config.units and not any(getattr(config, trait) for trait in TRAITS):

@@ -112,7 +112,7 @@ class MaskSet(Mapping[str, Mask]):
             if not mask.values.all():
                 parameters[name].masked_fill_(~mask.expand().to(parameters[name].device), 0)
 
-    def save(self, path: Path, units: Mapping[str, int] | None = None) -> None:
+    def save(self, path: str | Path, units: Mapping[str, int] | None = None) -> None:
         """Write a safetensors file: bits packed eight a byte, granularities, shapes and units in its header.
 
         `units`, where they are given, are those of the model (`ModelStructure.sizes`).
@@ -126,7 +126,7 @@ class MaskSet(Mapping[str, Mask]):
             "masks": json.dumps(described),
             "units": json.dumps(None if units is None else dict(units)),
         }
-        with replacing(path) as draft:
+        with replacing(Path(path)) as draft:
             save_file(tensors, draft, metadata=header)
 
     @classmethod

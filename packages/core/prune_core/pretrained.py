@@ -50,6 +50,8 @@ _BAD_MODEL = (
     RuntimeError,
     ImportError,
     ArithmeticError,
+    AttributeError,
+    TypeError,
     SafetensorError,
     UnpicklingError,
 )
@@ -130,7 +132,7 @@ def from_state(model: PreTrainedModel, config: PreTrainedConfig, state: dict[str
 
 def saved_class(config: PreTrainedConfig, path: str) -> Any:
     """The class that saved a model; ModelError where its configuration names none that transformers has."""
-    names = config.architectures or []
+    names = [name for name in config.architectures or () if isinstance(name, str)]
     classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
     if not classes:
         known = f"which transformers {transformers.__version__} does not know"
@@ -141,6 +143,7 @@ def saved_class(config: PreTrainedConfig, path: str) -> Any:
 def brief(error: Exception, limit: int = 240) -> str:
     """The message of an error on one line, cut at `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = f"KeyError: {text}" if isinstance(error, KeyError) else text
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

@@ -261,6 +261,14 @@ class Recipe(Fields):
             raise ValueError(f"embedding_bits needs prune_core to load, {other} is to load without it: leave one out")
         return self
 
+    @field_validator("align", mode="before")
+    @classmethod
+    def _align_is_a_number_or_auto(cls, align: object) -> object:
+        asked = int(align) if isinstance(align, str) and align.isdecimal() else align
+        if asked == "auto" or (type(asked) is int and asked >= 1):
+            return asked
+        raise ValueError("a number from 1 on, or auto, was expected")
+
     @field_validator("teacher")
     @classmethod
     def _teacher_is_a_word_or_a_model(cls, teacher: str) -> str:

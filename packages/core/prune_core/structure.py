@@ -346,7 +346,12 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
     if not head_size:
         return found
     paths = (layout.query, layout.key, layout.value, layout.output)
-    _, keys, _, output = (linear(layer, name) for name in paths)
+    queries, keys, _, output = (linear(layer, name) for name in paths)
+    if inputs(output) % head_size or (not found.fused and outputs(queries) != inputs(output)):
+        raise StructureError(
+            f"{found.query} gives {outputs(queries)} features and {found.output} reads {inputs(output)}: both should "
+            f"be the same number of heads of {head_size} features"
+        )
     heads, shared = inputs(output) // head_size, outputs(keys) // head_size
     shared = (shared - heads) // 2 if found.fused else shared // 2 if found.paired else shared
     if not shared or heads % shared:
@@ -366,15 +371,21 @@ def _head_size(layer: nn.Module, layout: AttentionLayout) -> int:
 
 
 def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:
-    up = _inside(layer, layout.up)
+    up, down = _inside(layer, layout.up), _inside(layer, layout.down)
     size = outputs(up) if isinstance(up, Linear) else 0
+    size = size // 2 if layout.gate == layout.up else size
+    if isinstance(down, Linear) and inputs(down) != size:
+        raise StructureError(
+            f"{path}.{layout.up} gives {size} features and {path}.{layout.down} reads {inputs(down)}: both should be "
+            "the number of neurons"
+        )
     return FeedForward(
         key=key,
         up=f"{path}.{layout.up}",
         gate=f"{path}.{layout.gate}" if layout.gate else None,
         down=f"{path}.{layout.down}",
         activation=f"{path}.{layout.activation}",
-        size=size // 2 if layout.gate == layout.up else size,
+        size=size,
         turned=isinstance(up, Conv1D),
     )
 

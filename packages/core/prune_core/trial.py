@@ -14,8 +14,9 @@ from prune_core.errors import PruneError, StructureError
 from prune_core.kit.layouts import heads, neurons
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.plugins import OURS
+from prune_core.reach import outputs_through
 from prune_core.structure import Attention, ModelStructure, Unit, linear, output_axis
-from prune_core.verify import outputs, told, verify
+from prune_core.verify import told, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,14 +30,15 @@ def needed(structure: ModelStructure) -> bool:
 def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Tensor]) -> None:
     """Compact a copy, some units half and some whole, and compare masked, compact and reloaded model on `batch`.
 
-    StructureError where they are not the same function: this model cannot be compacted by this layout.
+    StructureError where they are not the same function: this model cannot be compacted by this layout. ModelError where
+    `batch` does not reach all units.
     """
     masked = copy.deepcopy(model)
     masks = MaskSet(
         {name: mask for unit, count in _left(structure) for name, mask in _masks(masked, unit, count).items()}
     )
     masks.bake(masked)
-    expected = outputs(masked, [batch])
+    expected = outputs_through(masked, structure.units, [batch])
     try:
         with told():
             verify(expected, DenseCompactor().compact(masked, masks, structure, inplace=True), [batch]).enforce()

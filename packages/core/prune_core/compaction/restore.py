@@ -9,7 +9,7 @@ from torch import nn
 
 from prune_core.compaction.resize import resize
 from prune_core.errors import ModelError, StructureError
-from prune_core.structure import ModelStructure, Unit
+from prune_core.structure import Attention, ModelStructure, Unit
 
 
 def restore(model: nn.Module, structure: ModelStructure, units: Any) -> None:
@@ -28,12 +28,18 @@ def restore(model: nn.Module, structure: ModelStructure, units: Any) -> None:
 
 
 def _kept(key: str, entry: dict[str, Any], unit: Unit) -> Sequence[int]:
+    """Heads by their indices, neurons by their number."""
     total = unit.count
+    kept: Sequence[int] = ()
     try:
-        count = entry["kept"]
-        kept: Sequence[int] = range(count) if isinstance(count, int) else [int(index) for index in count]
-        fits = entry["of"] == total and 0 <= (count if isinstance(count, int) else len(kept)) <= total
-        fits = fits and (isinstance(count, int) or kept == sorted({*kept} & {*range(total)}))
+        found = entry["kept"]
+        if isinstance(unit, Attention):
+            kept = list(found)
+            fits = kept == sorted({*kept} & {*range(total)}) and all(type(index) is int for index in kept)
+        else:
+            fits = type(found) is int and 0 <= found <= total
+            kept = range(found) if fits else ()
+        fits = fits and entry["of"] == total
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:

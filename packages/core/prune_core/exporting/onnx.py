@@ -38,6 +38,8 @@ class Onnx(Exporter):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        # threads that wait would keep the cores busy that something else needs: the model that it is compared with
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(folder / self.file, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
 

@@ -23,7 +23,7 @@ def measure_speed(sides: Mapping[str, Timed], section: MeasureSection) -> dict[s
     Plain data for JSON: timings by side, `speedup` with its 95 % interval, the settings and the machine.
     """
     calls = {name: _call(*side) for name, side in sides.items()}
-    seconds = time_calls(calls, section.rounds)
+    seconds = time_calls(calls, section.rounds, primed=True)
     found: dict[str, Any] = {name: asdict(Timing.of(times, section.batch_size)) for name, times in seconds.items()}
     if "baseline" in seconds:
         found |= paired_ratio(seconds["baseline"], seconds["model"]).to_dict()

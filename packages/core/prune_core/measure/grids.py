@@ -127,7 +127,7 @@ class _Session:
             calls = {
                 name: inferring(make_call(model, runs[name], batches[name], setting)) for name, model in models.items()
             }
-            seconds = time_calls(calls, rounds, self.device)
+            seconds = time_calls(calls, rounds, self.device, primed=True)
             sides = tuple(
                 Side(
                     name=name,

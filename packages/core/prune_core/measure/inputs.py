@@ -40,7 +40,10 @@ def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[s
             f"{type(model).__name__} takes {kind}: no input for measuring it is known, only {', '.join(makers)}"
         )
     generator = torch.Generator().manual_seed(0)
-    return makers[kind](model, batch_size, length, generator)
+    inputs = makers[kind](model, batch_size, length, generator)
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters and "decoder_input_ids" not in inputs:
+        inputs["decoder_input_ids"] = _decoder_ids(model, batch_size, length, generator)
+    return inputs
 
 
 def ragged_inputs(model: PreTrainedModel, lengths: Sequence[int], left: bool) -> dict[str, Tensor]:
@@ -77,8 +80,8 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         inputs["decoder_input_ids"] = ids.roll(1, dims=1)
-        _end(ids, model.config.eos_token_id)
-    if hasattr(model.config, "vision_config"):
+        _end(ids, getattr(model.config, "eos_token_id", None))
+    if "pixel_values" in inspect.signature(model.forward).parameters and _image_config(model) is not None:
         inputs |= _image_inputs(model, batch_size, length, generator)
     if (token := getattr(model.config, "image_token_id", None)) is not None:
         count = _tokens_an_image(model, placed({"pixel_values": inputs["pixel_values"][:1]}, model)["pixel_values"])
@@ -116,10 +119,20 @@ def _end(ids: Tensor, token: int | None) -> None:
 def _image_inputs(
     model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    config = getattr(model.config, "vision_config", model.config)
+    config = _image_config(model)
+    if config is None:
+        raise ModelError(
+            f"{type(model).__name__} takes images of a size that is not known: no image_size is configured"
+        )
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return {"pixel_values": torch.randn(batch_size, config.num_channels, height, width, generator=generator)}
+
+
+def _image_config(model: PreTrainedModel) -> Any:
+    """The part of the configuration that says how large images are; None where none does."""
+    parts = [getattr(model.config, name, None) for name in ("vision_config", "image_config", "encoder")]
+    return next((part for part in (*parts, model.config) if getattr(part, "image_size", None) is not None), None)
 
 
 def _sound_inputs(
@@ -136,11 +149,14 @@ def _spectrum_inputs(
     model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     bins, positions = _fields(model, "num_mel_bins", "max_source_positions")
-    inputs = {"input_features": torch.randn(batch_size, bins, _FRAMES_A_POSITION * positions, generator=generator)}
-    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
-        _check_length(model, length, model.config.max_target_positions)
-        inputs["decoder_input_ids"] = torch.randint(model.config.vocab_size, (batch_size, length), generator=generator)
-    return inputs
+    return {"input_features": torch.randn(batch_size, bins, _FRAMES_A_POSITION * positions, generator=generator)}
+
+
+def _decoder_ids(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> Tensor:
+    """What a decoder reads behind images or sounds."""
+    config = getattr(model.config, "decoder", model.config)
+    _check_length(model, length, getattr(config, "max_target_positions", None) or usable_length(config))
+    return torch.randint(config.vocab_size, (batch_size, length), generator=generator)
 
 
 def _fields(model: PreTrainedModel, *names: str) -> list[Any]:

@@ -74,13 +74,19 @@ class Prepared:
 Call = Callable[[], object] | Prepared
 
 
-def time_calls(calls: Mapping[str, Call], rounds: int, device: torch.device | None = None) -> dict[str, list[float]]:
+def time_calls(
+    calls: Mapping[str, Call], rounds: int, device: torch.device | None = None, *, primed: bool = False
+) -> dict[str, list[float]]:
     """Seconds of each call in each of `rounds` interleaved rounds; the order alternates by round.
+
+    `primed`: before each call that is timed comes the same untimed, so that caches hold what it needs, as where nothing
+    else runs between its calls; a large model would else push a small one out of them.
 
     Before them come warm-up rounds, six or more, until each of the calls was no faster in three rounds than in the
     three before. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
     """
-    timer = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
+    plain = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
+    timer = _primed(plain) if primed else plain
     before: dict[str, list[float]] = {name: [] for name in calls}
     warm: set[str] = set()  # a call is warm once and for all: with many of them noise would not let all be so at a time
     for index in range(_LONGEST_WARM_UP):
@@ -117,6 +123,14 @@ def _stable(seconds: Sequence[float]) -> bool:
         return False
     before, now = seconds[-2 * _WINDOW : -_WINDOW], seconds[-_WINDOW:]
     return statistics.median(now) >= _STILL_FASTER * statistics.median(before)
+
+
+def _primed(timer: Callable[[Call], float]) -> Callable[[Call], float]:
+    def timed(call: Call) -> float:
+        _ready(call)()
+        return timer(call)
+
+    return timed
 
 
 def _ready(call: Call) -> Callable[[], object]:
