@@ -28,7 +28,7 @@ def llama(**sizes):
     ("kind", "model", "batch", "length"),
     [
         ("linear", lambda: bert(hidden_size=256, intermediate_size=2048), 4, 32),
-        ("attention core", lambda: bert(hidden_size=16, num_attention_heads=8, intermediate_size=16), 1, 256),
+        ("attention core", lambda: bert(hidden_size=16, num_attention_heads=8, intermediate_size=16), 1, 512),
         ("activation", lambda: bert(hidden_size=8, intermediate_size=2048, hidden_act="gelu_new"), 4, 64),
         ("norm", lambda: llama(hidden_size=4096, num_hidden_layers=0, vocab_size=2), 8, 64),
         ("other linear", lambda: llama(hidden_size=32, intermediate_size=8, vocab_size=20_000), 2, 32),
