@@ -7,18 +7,18 @@ masks leave it, against the same with what `--align auto` chose for it.
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 import torch
+from report import report
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core.alignment import MULTIPLES, align, gains_of, multiple
 from prune_core.compaction import compact
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.loading import structure_of
-from prune_core.measure import dummy_inputs, machine, paired_ratio, pick_device, placed, time_calls
+from prune_core.measure import dummy_inputs, paired_ratio, pick_device, placed, time_calls
 from prune_core.recipe import Recipe
 from prune_core.structure import FeedForward
 from prune_core.testing.sample_masks import unit_masks
@@ -81,11 +81,8 @@ def main() -> None:
         "what": "a feed-forward unit of BERT-base with a few more neurons, over itself; then all of a BERT-base",
         "units": rows,
         "models": [of_a_model(batch, given.rounds, device) for batch in (1, 8)],
-        "machine": machine(device).__dict__,
     }
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output, device)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ over the bytes of the model; the masked model stays as it was beside the compact
 """
 
 import argparse
-import json
 import resource
 import time
 from pathlib import Path
 
 import torch
+from report import report
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core import Mask, MaskSet, compact
 from prune_core.granularity import Head, Neuron
 from prune_core.loading import structure_of
-from prune_core.measure import machine
 from prune_core.structure import linear
 
 
@@ -65,11 +64,8 @@ def main() -> None:
         "peak_over_model": round((peak_bytes() - before) / size, 2),
         "model_bytes": size,
         "density": round(compaction.density, 3),
-        "machine": machine(torch.device("cpu")).__dict__,
     }
-    print(json.dumps(result, indent=2))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.output)
 
 
 if __name__ == "__main__":

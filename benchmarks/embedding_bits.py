@@ -7,7 +7,6 @@ so few steps (kept in WORK) that the figure says nothing but whether rounding mo
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -15,11 +14,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from dense_sst2 import minilm
+from report import report
 
 from prune_core.folders import compact_folder
-from prune_core.measure import machine
 from prune_core.preparation import trained_job
 from prune_core.recipe import Recipe, TaskSection
 from prune_core.rounding import round_measured
@@ -72,11 +70,8 @@ def main() -> None:
         "what": "MiniLM, nothing pruned, its word embeddings in full, in 8 and in 4 bits",
         "sst2_steps": given.steps,
         **{name: [row(*one, bits, given.work) for bits in (None, 8, 4)] for name, one in models.items()},
-        "machine": machine(torch.device("cpu")).__dict__,
     }
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ DENSE and PRUNED are folders of sequence classifiers, VALIDATION and TRAIN parqu
 """
 
 import argparse
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
+from report import report
 from transformers import AutoTokenizer
 
 from prune_core.exporting import Wanted, export_folder, load_exported
 from prune_core.exporting.batches import dummy
-from prune_core.measure import machine, paired_ratio, time_calls
+from prune_core.measure import paired_ratio, time_calls
 from prune_core.pretrained import load_saved
 from prune_core.recipe import MeasureSection, TaskSection
 
@@ -67,11 +67,8 @@ def main() -> None:
         "length": 128,
         "rounds": given.rounds,
         "rows": rows,
-        "machine": machine(torch.device("cpu")).__dict__,
     }
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output)
 
 
 if __name__ == "__main__":

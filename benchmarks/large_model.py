@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from report import report
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prune_core.loading import structure_of
-from prune_core.measure import machine
 from prune_core.structure import Unit
 from prune_core.testing.sample_masks import unit_masks
 
@@ -120,12 +120,9 @@ def main() -> None:
         "compact": watched(program, "compact", str(dense), str(masks), "--output", str(compact)),
         "compact_gb": round(sum(file.stat().st_size for file in compact.glob("*.safetensors")) / GB, 2),
         "reload": watched(sys.executable, "-c", RELOAD, str(compact)),
-        "machine": machine(torch.device("cpu")).__dict__,
     }
     shutil.rmtree(given.work)
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output)
 
 
 if __name__ == "__main__":

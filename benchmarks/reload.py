@@ -9,7 +9,6 @@ the same from the disk, after the system has dropped what it kept of the files.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -18,11 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from report import report
 from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
 from prune_core import compact
 from prune_core.loading import structure_of
-from prune_core.measure import Prepared, folder_size, machine, paired_ratio, time_calls
+from prune_core.measure import Prepared, folder_size, paired_ratio, time_calls
 from prune_core.saving import save_compact
 from prune_core.structure import Attention, Unit
 from prune_core.testing.sample_masks import unit_masks
@@ -111,11 +111,8 @@ def main() -> None:
     found = {
         "what": "from_pretrained of a compact folder over that of a dense one of as many bytes",
         "rows": [figures(name, given.rounds) for name in MODELS],
-        "machine": machine(torch.device("cpu")).__dict__,
     }
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ Random weights, blocks left at random: none goes physically, the worst that a bl
 
 import argparse
 import copy
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import torch
+from report import report
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core.loading import structure_of
-from prune_core.measure import dummy_inputs, machine, paired_ratio, time_calls
+from prune_core.measure import dummy_inputs, paired_ratio, time_calls
 from prune_core.sparse import use_sparse_forms
 
 BLOCK = 32
@@ -61,11 +61,8 @@ def main() -> None:
     found = {
         "what": "a BERT-base of 32x32 blocks computed without its zeros, over itself computed densely",
         "rows": rows,
-        "machine": machine(torch.device("cpu")).__dict__,
     }
-    print(json.dumps(found, indent=2))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=2) + "\n")
+    report(found, given.output)
 
 
 if __name__ == "__main__":

@@ -109,11 +109,13 @@ def refuse_unportable(families: list[Architecture], *needs: str) -> None:
         raise ModelError(f"--portable: this model cannot load without prune_core, for {reason}; leave --portable out")
 
 
-def needs_of(config: Any) -> list[str]:
-    """What loading needs of prune_core beside the sizes, by the configuration of a model."""
+def needs_of(config: Any, **to_come: bool) -> list[str]:
+    """What loading needs of prune_core beside the sizes, by the configuration of a model, and by what it is `to_come`
+    to have.
+    """
     recorded = getattr(config, "quantization_config", None) or {}
     recorded = recorded if isinstance(recorded, dict) else recorded.to_dict()
-    return [what for field, what in _NEEDS.items() if recorded.get(field)]
+    return [what for field, what in _NEEDS.items() if recorded.get(field) or to_come.get(field)]
 
 
 def forget(config: Any) -> None:

@@ -182,8 +182,8 @@ def prepare(recipe: Recipe) -> Preparation:
         need_word_embeddings(start, recipe.embedding_bits)
     if recipe.portable:
         families = job.plugins.families(model_type(dense))[0] if structure.layout is None else []
-        asked = (["zeros on disk"] * masks.sparse) + (["no_norm"] * recipe.simplify.no_norm)
-        refuse_unportable(families, *asked, *needs_of(dense.config))
+        needs = needs_of(dense.config, sparse=masks.sparse, no_norm=recipe.simplify.no_norm)
+        refuse_unportable(families, *needs)
     return Preparation(
         job=job,
         dense=dense,

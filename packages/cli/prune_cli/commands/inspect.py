@@ -100,10 +100,10 @@ def _row(model: "PreTrainedModel", unit: "Unit", before: int | None, total: int)
 
     Query heads that share a key/value head come and go with it: they count as one.
     """
-    from prune_core.structure import Attention, linear
+    from prune_core.compaction.dense import weights_of
+    from prune_core.structure import Attention
 
-    left = unit.count
-    weights = sum(linear(model, name).weight.numel() for name in unit.linears())
+    left, weights = unit.count, weights_of(model, unit)
     return {
         "unit": unit.key,
         "kind": _kind(unit),
