@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core import Mask, MaskSet, compact
 from prune_core.granularity import Head, Neuron
+from prune_core.linears import linear
 from prune_core.loading import structure_of
-from prune_core.structure import linear
 
 
 def peak_bytes() -> int:

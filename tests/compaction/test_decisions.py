@@ -7,9 +7,9 @@ import torch
 
 from prune_core.compaction import compact
 from prune_core.granularity import Element
+from prune_core.linears import linear
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
-from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 ATOL = 1e-5

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from prune_core.compaction import compact
 from prune_core.granularity import NM, Block, Column, Element, Head, Neuron, Row, RowsColumns
+from prune_core.linears import linear, output_axis
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
-from prune_core.structure import linear, output_axis
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 ATOL = 1e-9

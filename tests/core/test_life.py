@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification
 
 from prune_core.errors import RecipeError, TrainingError
 from prune_core.granularity import Head, Neuron
+from prune_core.linears import linear
 from prune_core.pruning import Pruning
-from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_model
 from tests.core.loops import STRATEGIES, Training, batch, groups_of, logits, same, small_units
 from tests.parity import reference

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from prune_core.linears import linear
 from prune_core.loading import structure_of
 from prune_core.sparse import use_sparse_forms
 from prune_core.sparse.choice import DENSE
 from prune_core.sparse.forms import FORMS, BlockSparse, RowsOfBlocks, TwoOfFour, make_dense
-from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 

@@ -50,7 +50,6 @@ def test_what_is_no_difference_is_called_none():
     assert Ratio(1.02, 1.01, 1.03).significant
     assert Ratio(0.9, 0.8, 0.95).significant
     assert not Ratio(1.02, 0.99, 1.03).significant
-    assert Ratio(2.0, 1.6, 2.5).inverse() == pytest.approx((0.5, 0.4, 0.625))
 
 
 def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPatch):
@@ -70,7 +69,7 @@ def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPat
 def test_a_primed_call_comes_right_after_the_same_untimed(monkeypatch: pytest.MonkeyPatch):
     order: list[str] = []
     measure.time_calls({name: lambda name=name: order.append(name) for name in "ab"}, rounds=3, primed=True)
-    assert all(one == other for one, other in zip(order[::2], order[1::2], strict=True))
+    assert order[:4] in (list("abba"), list("baab")), "a warm-up is its own priming"
     assert order[-12:] in (list("bbaaaabbbbaa"), list("aabbbbaaaabb"))
     assert order.count("a") == order.count("b")
 

@@ -11,10 +11,10 @@ from transformers import AutoConfig
 
 from prune_core.errors import MaskError, ModelError
 from prune_core.folders import compact_folder
+from prune_core.linears import linear
 from prune_core.loading import structure_of
 from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
-from prune_core.structure import linear
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 HEADS = {"layer.0.attention": [1], "layer.1.attention": [0, 2, 3]}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from itertools import groupby
@@ -23,8 +22,10 @@ from prune_core.compaction.decide import needed
 from prune_core.compaction.resize import lines
 from prune_core.errors import RunError
 from prune_core.files import write_text
+from prune_core.linears import inputs, linear, outputs
 from prune_core.measure import Ratio, dummy_inputs, fitting, paired_ratio, pick_device, placed, time_calls
-from prune_core.structure import FeedForward, ModelStructure, Role, inputs, linear, outputs
+from prune_core.measure.forwards import inputs_inside
+from prune_core.structure import FeedForward, ModelStructure, Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,7 +140,9 @@ def _measured(
     model: PreTrainedModel, units: Mapping[FeedForward, int], section: MeasureSection, device: torch.device
 ) -> Iterator[Size]:
     """Of units that are alike one is timed, on inputs as large as it gets; those without inputs are left alone."""
-    shapes = _input_shapes(model, units, section)
+    batch = placed(dummy_inputs(model, section.batch_size, section.length), model)
+    inside = inputs_inside(model, (unit.up for unit in units), batch)
+    shapes = {unit: inside[unit.up].shape for unit in units if unit.up in inside}
 
     def kind(unit: FeedForward) -> tuple[Any, ...]:
         features = inputs(linear(model, unit.up)), outputs(linear(model, unit.down))
@@ -207,22 +210,3 @@ def _first(model: PreTrainedModel, unit: FeedForward, name: str, size: int) -> n
     smaller = copy.deepcopy(layer, {id(layer.weight): layer.weight})
     narrow(smaller, *lines(unit, name, range(size)))
     return smaller
-
-
-def _input_shapes(
-    model: PreTrainedModel, units: Mapping[FeedForward, int], section: MeasureSection
-) -> dict[FeedForward, torch.Size]:
-    """What each unit gets of a batch."""
-    found: dict[FeedForward, torch.Size] = {}
-
-    def keep(unit: FeedForward, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        found[unit] = given[0].shape
-
-    with ExitStack() as hooks, torch.inference_mode():
-        for unit in units:
-            hook = linear(model, unit.up).register_forward_pre_hook(partial(keep, unit))
-            hooks.enter_context(hook)
-        was_training = model.training
-        model.eval()(**placed(dummy_inputs(model, section.batch_size, section.length), model))
-        model.train(was_training)
-    return found

@@ -1,7 +1,8 @@
 """One family of errors: a single line saying what was wrong, where, what was found and what to do."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class PruneError(Exception):
@@ -50,6 +51,27 @@ class ExportError(PruneError):
 
 class ElsewhereError(PruneError):
     """Another process of this run failed, and says itself why."""
+
+
+@contextmanager
+def foreign(kind: type[PruneError], what: str) -> Iterator[None]:
+    """Whatever code of others raises in here is a `kind` that says "`what`: ValueError: its message", on one line.
+
+    Errors of ours, and of the disk, say themselves what is wrong.
+    """
+    try:
+        yield
+    except (PruneError, OSError):
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {brief(error)}") from error
+
+
+def brief(error: Exception, limit: int = 240) -> str:
+    """The message of an error on one line, cut at `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"KeyError: {text}" if isinstance(error, KeyError) else text
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

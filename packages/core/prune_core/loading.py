@@ -6,7 +6,7 @@ size that was saved, by the code that compaction runs, and then leaves: the load
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -232,18 +232,20 @@ def record(
         }
         model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
         for stack in structure.stacks:
-            _record_part(model, stack, PruneConfig(known, sparse, **others))
+            _record_part(model, stack, known, partial(PruneConfig, sparse=sparse, **others))
 
 
-def _record_part(model: PreTrainedModel, stack: Stack, whole: PruneConfig) -> None:
+def _record_part(
+    model: PreTrainedModel, stack: Stack, units: dict[str, Any], recorded: Callable[[dict[str, Any]], PruneConfig]
+) -> None:
     """A stack with a configuration of its own may be loaded by itself: as a model of the family of that one."""
     part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
-    own = {key.removeprefix(stack.prefix): entry for key, entry in whole.units.items() if key.startswith(stack.prefix)}
+    own = {key.removeprefix(stack.prefix): entry for key, entry in units.items() if key.startswith(stack.prefix)}
     config = getattr(model.config, part) if part and own else None
     families = load_plugins().families(config.model_type)[0] if config is not None else []
     if config is not None and families:
-        whole.units = {f"{families[0].stacks[0].prefix}{key}": entry for key, entry in own.items()}
-        config.quantization_config = whole
+        prefix = families[0].stacks[0].prefix
+        config.quantization_config = recorded({f"{prefix}{key}": entry for key, entry in own.items()})
 
 
 def cut_to(model: PreTrainedModel, config: PruneConfig) -> None:

@@ -24,14 +24,14 @@ from prune_core.compactor import Compactor
 from prune_core.configuring import plugins_of, strategy_config, task_config
 from prune_core.distributed import main_first, processes
 from prune_core.embeddings import need_word_embeddings
-from prune_core.errors import ModelError, RecipeError
+from prune_core.errors import ModelError, RecipeError, brief
 from prune_core.lessons import refuse_redrawn
 from prune_core.loading import structure_of
 from prune_core.measure import pick_device
 from prune_core.places import absolute
 from prune_core.plugins import Plugins, import_target
 from prune_core.portable import needs_of, refuse_unportable
-from prune_core.pretrained import brief, read_config
+from prune_core.pretrained import read_config
 from prune_core.quantization import need_linears, need_torchao
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.sentence_folder import companions

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prune_core.errors import ModelError
+from prune_core.errors import ModelError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -138,13 +138,6 @@ def saved_class(config: PreTrainedConfig, path: str) -> Any:
         known = f"which transformers {transformers.__version__} does not know"
         raise ModelError(f"{path} was saved as {names[0]}, {known}" if names else f"{path} does not name its class")
     return classes[0]
-
-
-def brief(error: Exception, limit: int = 240) -> str:
-    """The message of an error on one line, cut at `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = f"KeyError: {text}" if isinstance(error, KeyError) else text
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _refuse_sizes(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
-from prune_core.structure import ModelStructure, linear
+from prune_core.linears import linear
+from prune_core.structure import ModelStructure
 
 
 class RoundedLinear(nn.Linear):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from prune_core.compaction.layers import output_of
-from prune_core.errors import ModelError, PruneError
-from prune_core.pretrained import brief
+from prune_core.errors import ModelError, foreign
 from prune_core.verify import outputs
 
 if TYPE_CHECKING:
@@ -27,13 +26,8 @@ def outputs_through(
     with ExitStack() as hooks:
         for key, path in list(left.items()):
             hooks.enter_context(model.get_submodule(path).register_forward_pre_hook(_Strike(left, key)))
-        try:
-            found = outputs(model, batches)
-        except (PruneError, OSError):
-            raise
-        except Exception as error:  # a model's own code
-            why = f"{type(error).__name__}: {brief(error)}"
-            raise ModelError(f"{type(model).__name__} does not run on inputs of {names}: {why}") from error
+        hooks.enter_context(foreign(ModelError, f"{type(model).__name__} does not run on inputs of {names}"))
+        found = outputs(model, batches)
     if left:
         more = f" and {len(left) - 1} other units" if len(left) > 1 else ""
         raise ModelError(

@@ -21,12 +21,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import load_state_dict
 
 from prune_core.compaction.resize import lines
-from prune_core.errors import MaskError, ModelError
+from prune_core.errors import MaskError, ModelError, brief
 from prune_core.granularity import Element
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import Plugins
-from prune_core.pretrained import brief, load_saved, read_config, saved_class
+from prune_core.pretrained import load_saved, read_config, saved_class
 from prune_core.saving import needs_us
 from prune_core.structure import Attention, ModelStructure, Unit
 

@@ -15,8 +15,8 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
 
-from prune_core.errors import ModelError
-from prune_core.pretrained import brief, read_config
+from prune_core.errors import ModelError, brief
+from prune_core.pretrained import read_config
 
 logger = logging.getLogger(__name__)
 

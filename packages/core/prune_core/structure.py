@@ -11,10 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 from prune_core.errors import StructureError
-from prune_core.granularity import Axis, Head, Neuron
-
-Linear = nn.Linear | Conv1D
-"""What has weights to prune: [out, in], or [in, out] in a Conv1D."""
+from prune_core.granularity import Head, Neuron
+from prune_core.linears import Linear, inputs, inside, linear, outputs
 
 
 class Role(StrEnum):
@@ -249,29 +247,6 @@ class ModelStructure:
         return sum(weight.numel() for _, weight in self.weights(model))
 
 
-def linear(model: nn.Module, name: str) -> Linear:
-    """The linear at a module path; StructureError when nothing, or something else, is there."""
-    module = _inside(model, name)
-    if not isinstance(module, Linear):
-        raise StructureError(f"{name} is a {type(module).__name__}, a Linear was expected")
-    return module
-
-
-def output_axis(layer: Linear) -> Axis:
-    """Which lines of a linear's weight are its outputs, each with an entry of the bias."""
-    return "rows" if isinstance(layer, nn.Linear) else "columns"
-
-
-def outputs(layer: Linear) -> int:
-    """How many features it gives."""
-    return layer.out_features if isinstance(layer, nn.Linear) else int(layer.nf)
-
-
-def inputs(layer: Linear) -> int:
-    """How many features it takes."""
-    return layer.in_features if isinstance(layer, nn.Linear) else int(layer.nx)
-
-
 def model_type(model: nn.Module) -> str | None:
     """The `model_type` of a model's configuration, by which its family is known."""
     return getattr(getattr(model, "config", None), "model_type", None)
@@ -364,14 +339,14 @@ def _attention(layer: nn.Module, layout: AttentionLayout, path: str, key: str) -
 
 def _head_size(layer: nn.Module, layout: AttentionLayout) -> int:
     """Features a head; 0 for a stub."""
-    core, source = _inside(layer, layout.core), layout.head_size
+    core, source = inside(layer, layout.core), layout.head_size
     if isinstance(source, str):
         return int(getattr(core, source, 0))
     return source if layout.query in dict(layer.named_modules()) else 0
 
 
 def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:
-    up, down = _inside(layer, layout.up), _inside(layer, layout.down)
+    up, down = inside(layer, layout.up), inside(layer, layout.down)
     size = outputs(up) if isinstance(up, Linear) else 0
     size = size // 2 if layout.gate == layout.up else size
     if isinstance(down, Linear) and inputs(down) != size:
@@ -388,12 +363,3 @@ def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: s
         size=size,
         turned=isinstance(up, Conv1D),
     )
-
-
-def _inside(parent: nn.Module, name: str) -> nn.Module:
-    """The module of this name below `parent`; StructureError where a layout names what is not there."""
-    try:
-        return parent.get_submodule(name)
-    except AttributeError:
-        there = ", ".join(child for child, _ in parent.named_children())
-        raise StructureError(f"there is no {name} in a {type(parent).__name__}: it has {there}") from None

@@ -12,10 +12,11 @@ from torch import Tensor
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.errors import PruneError, StructureError
 from prune_core.kit.layouts import heads, neurons
+from prune_core.linears import linear, output_axis
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.plugins import OURS
 from prune_core.reach import outputs_through
-from prune_core.structure import Attention, ModelStructure, Unit, linear, output_axis
+from prune_core.structure import Attention, ModelStructure, Unit
 from prune_core.verify import told, verify
 
 if TYPE_CHECKING:

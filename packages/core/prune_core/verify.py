@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,11 @@ from torch import Tensor
 from prune_core.alignment import Alignment
 from prune_core.compaction import choose, compact
 from prune_core.embeddings import round_embeddings
-from prune_core.errors import PruneError, RunError, VerificationError
+from prune_core.errors import RunError, VerificationError, foreign
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
 from prune_core.portable import MODULE
 from prune_core.preparation import make_job
-from prune_core.pretrained import brief
 from prune_core.saving import save_compact
 from prune_core.sentence_folder import MODULES
 from prune_core.workspace import Workspace
@@ -107,21 +106,9 @@ def _compared(
         )
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """VerificationError for whatever else is raised where a model is cut, or the compact one runs or loads.
-
-    Errors of ours, and of the disk, say themselves what is wrong.
-    """
-    try:
-        yield
-    except (PruneError, OSError):
-        raise
-    except Exception as error:
-        why = f"{type(error).__name__}: {brief(error)}"
-        raise VerificationError(
-            f"the compact model cannot be made, run or loaded: {why}; no model was written"
-        ) from error
+def told() -> AbstractContextManager[None]:
+    """VerificationError for whatever else is raised where a model is cut, or the compact one runs or loads."""
+    return foreign(VerificationError, "no model was written, for the compact one cannot be made, run or loaded")
 
 
 def save_verified(

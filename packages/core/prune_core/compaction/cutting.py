@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.granularity import Axis
-from prune_core.structure import Linear, output_axis
+from prune_core.linears import Linear, output_axis
 
 
 def lines_of(width: int, kept: Sequence[int]) -> Tensor:
@@ -29,6 +29,7 @@ def select(parameter: Tensor, index: Tensor | Sequence[int], axis: int) -> nn.Pa
     if parameter.is_meta:  # it has a shape and nothing else: which entries is of no account
         shape = list(parameter.shape)
         shape[axis] = len(index)
-        return nn.Parameter(parameter.new_empty(shape), requires_grad=parameter.requires_grad)
+        empty = torch.empty(shape, dtype=parameter.dtype, device="meta")
+        return nn.Parameter(empty, requires_grad=parameter.requires_grad)
     chosen = parameter.detach().index_select(axis, torch.as_tensor(index, device=parameter.device))
     return nn.Parameter(chosen, requires_grad=parameter.requires_grad)

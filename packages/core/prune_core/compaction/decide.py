@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.compaction.layers import output_of
+from prune_core.linears import linear, outputs
 from prune_core.masks import MaskSet
-from prune_core.structure import Attention, FeedForward, Role, Unit, linear, outputs
+from prune_core.structure import Attention, FeedForward, Role, Unit
 
 
 def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:

@@ -15,10 +15,11 @@ from prune_core.compaction.layers import output_of
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
 from prune_core.granularity import Axis, Element
+from prune_core.linears import linear
 from prune_core.loading import record
 from prune_core.masks import Mask, MaskSet
 from prune_core.storage import packable
-from prune_core.structure import ModelStructure, Unit, linear
+from prune_core.structure import ModelStructure, Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,7 +13,8 @@ from prune_core.compaction.adapter import adapter_of
 from prune_core.compaction.cutting import narrow
 from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
-from prune_core.structure import Attention, FeedForward, Unit, linear, outputs
+from prune_core.linears import inside, linear, outputs
+from prune_core.structure import Attention, FeedForward, Unit
 
 COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 WIDTHS = ("all_head_size", "inner_dim", "split_size")
@@ -50,7 +51,7 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
         _remove_attention(model, unit)
         return
     _narrow(model, unit, kept)
-    core = model.get_submodule(unit.core)
+    core = inside(model, unit.core)
     queries = len(kept) * unit.queries_per_key
     values = dict.fromkeys(COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
     for name, value in (values | {"num_key_value_heads": len(kept)}).items():
@@ -62,7 +63,7 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
 
 def _remove_attention(model: nn.Module, unit: Attention) -> None:
     projection = _bias_only(model, unit.output)
-    core = model.get_submodule(unit.core)
+    core = inside(model, unit.core)
     place = None if unit.cross else getattr(core, "layer_idx", None)
     inner = unit.output.removeprefix(f"{unit.core}.")
     if inner == unit.output:

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from prune_core.errors import ExportError, nearest
+from prune_core.errors import ExportError, foreign, nearest
 from prune_core.exporting.trace import Batch, Traced
 from prune_core.plugins import import_target
-from prune_core.pretrained import brief
 
 Runtime = Callable[[Batch], dict[str, Tensor]]
 """Runs an exported model: from a batch of its inputs to its outputs, by name."""
@@ -55,11 +54,8 @@ class Exporter(ABC):
         self.need()
         if not (folder / self.file).is_file():
             raise ExportError(f"{folder} holds no model in the format {self.name}: {self.file} is missing")
-        try:
+        with foreign(ExportError, f"{folder / self.file} cannot be read as {self.name}"):
             return self.open(folder)
-        except Exception as error:  # every runtime has errors of its own
-            why = f"{type(error).__name__}: {brief(error)}"
-            raise ExportError(f"{folder / self.file} cannot be read as {self.name}: {why}") from error
 
     def need(self) -> None:
         """ExportError where a package that the format needs is not installed."""

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prune_core.errors import ExportError
+from prune_core.errors import ExportError, brief
 from prune_core.exporting.formats import Exporter, Runtime
 from prune_core.exporting.trace import Batch, Traced, symbols
-from prune_core.pretrained import brief
 
 OPSET = 18
 

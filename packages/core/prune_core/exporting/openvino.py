@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prune_core.errors import ExportError
+from prune_core.errors import ExportError, foreign
 from prune_core.exporting.formats import Exporter, Runtime
 from prune_core.exporting.onnx import Onnx
 from prune_core.exporting.trace import Batch, Traced
-from prune_core.pretrained import brief
 
 
 class OpenVino(Exporter):
@@ -30,10 +29,8 @@ class OpenVino(Exporter):
 
         with tempfile.TemporaryDirectory() as between:
             Onnx().write(traced, Path(between))
-            try:
+            with foreign(ExportError, "openvino: the graph cannot be translated"):
                 model = openvino.convert_model(Path(between) / Onnx.file)
-            except Exception as error:  # of its own kinds
-                raise ExportError(f"openvino: the graph cannot be translated: {brief(error)}") from error
             openvino.save_model(model, folder / self.file, compress_to_fp16=False)
 
     def open(self, folder: Path) -> Runtime:

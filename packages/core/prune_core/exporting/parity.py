@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prune_core.errors import VerificationError
+from prune_core.errors import VerificationError, foreign
 from prune_core.exporting.formats import Runtime
 from prune_core.exporting.trace import Batch, Forward
-from prune_core.pretrained import brief
 from prune_core.verify import largest_difference, tolerance
 
 
@@ -34,11 +33,8 @@ def prove(runtime: Runtime, model: PreTrainedModel, batches: Sequence[Batch]) ->
     VerificationError where an output differs, or the runtime fails.
     """
     expected = [reference(model, batch) for batch in batches]
-    try:
+    with foreign(VerificationError, "nothing was written, for what was exported does not run"):
         found = [runtime(batch) for batch in batches]
-    except Exception as error:  # a runtime's own
-        why = f"{type(error).__name__}: {brief(error)}"
-        raise VerificationError(f"what was exported does not run: {why}; nothing was written") from error
     parity = _compared(model, expected, found, batches)
     if not parity.difference <= parity.tolerance:
         raise VerificationError(

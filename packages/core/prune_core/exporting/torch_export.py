@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prune_core.errors import ExportError
+from prune_core.errors import ExportError, foreign
 from prune_core.exporting.formats import Exporter, Runtime
 from prune_core.exporting.trace import Batch, Traced
-from prune_core.pretrained import brief
 
 
 class TorchExport(Exporter):
@@ -24,10 +23,8 @@ class TorchExport(Exporter):
     def write(self, traced: Traced, folder: Path) -> None:
         program = copy.copy(traced.program)
         program.example_inputs = None  # real inputs are nobody's business
-        try:
+        with foreign(ExportError, "torch-export: the graph cannot be saved"):
             torch.export.save(program, folder / self.file)
-        except Exception as error:  # of its serialisation's own kinds
-            raise ExportError(f"torch-export: the graph cannot be saved: {brief(error)}") from error
 
     def open(self, folder: Path) -> Runtime:
         module = torch.export.load(folder / self.file).module()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
-from prune_core.errors import ExportError
-from prune_core.pretrained import brief
+from prune_core.errors import ExportError, foreign
 
 Batch = Mapping[str, Tensor]
 
@@ -61,13 +60,10 @@ def trace(model: PreTrainedModel, batch: Batch) -> Traced:
     inputs, axes = dict(batch), axes_of(batch)
     forward = Forward(model, tuple(inputs))
     sizes = {name: dict.fromkeys(found, Dim.AUTO) for name, found in axes.items()}
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            outputs = tuple(forward(**inputs))
-            program = torch.export.export(forward, (), inputs, dynamic_shapes=sizes)
-    except Exception as error:  # a model's own code, and torch's, may raise anything
-        why = f"{type(error).__name__}: {brief(error)}"
-        raise ExportError(f"{type(model).__name__} cannot be traced: {why}") from error
+    blamed = foreign(ExportError, f"{type(model).__name__} cannot be traced")
+    with blamed, torch.inference_mode(False), torch.no_grad():
+        outputs = tuple(forward(**inputs))
+        program = torch.export.export(forward, (), inputs, dynamic_shapes=sizes)
     _refuse_fixed(program, axes, type(model).__name__)
     return Traced(program, inputs, outputs, axes)
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from prune_core.granularity import Head, Neuron, Shape
 from prune_core.kit.scores import ScoreGroup, Target
-from prune_core.structure import WHOLE, Place, Unit, linear
+from prune_core.linears import linear
+from prune_core.structure import WHOLE, Place, Unit
 
 SAMPLE = 1 << 18
 """While masks still move, more scores than this are cut by a strided sample (density within about 0.001)."""

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from prune_core.errors import StructureError
 from prune_core.granularity import Granularity
 from prune_core.kit.scores import ScoreGroup, Target
-from prune_core.structure import Linear, linear, output_axis
+from prune_core.linears import Linear, linear, output_axis
 
 
 class MaskedLinear(nn.Linear):

@@ -26,7 +26,8 @@ from prune_core.grid import DType
 from prune_core.loading import structure_of
 from prune_core.measure.advice import advise
 from prune_core.measure.comparison import Comparison, compare
-from prune_core.measure.grids import Side, evaluating, settled
+from prune_core.measure.forwards import evaluating
+from prune_core.measure.grids import Side, settled
 from prune_core.measure.host import pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
 from prune_core.pretrained import load_saved

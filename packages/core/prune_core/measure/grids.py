@@ -6,8 +6,8 @@ speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap
 
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from prune_core.errors import RecipeError
 from prune_core.grid import EXPORTED, DType, Grid, Setting
 from prune_core.measure.calls import arithmetic, attending, check_generates, inferring, make_call
 from prune_core.measure.flops import flops_of
+from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, placed, ragged_inputs
 from prune_core.measure.memory import activation_bytes, weight_bytes
@@ -193,16 +194,3 @@ def settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTr
     moved = copy.deepcopy(model)
     nn.Module.to(moved, device=device, dtype=wanted)
     return moved
-
-
-@contextmanager
-def evaluating(*models: PreTrainedModel) -> Iterator[None]:
-    """In evaluation mode for a while."""
-    were_training = [model.training for model in models]
-    for model in models:
-        model.train(False)
-    try:
-        yield
-    finally:
-        for model, training in zip(models, were_training, strict=True):
-            model.train(training)

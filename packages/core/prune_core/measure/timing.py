@@ -48,10 +48,6 @@ class Ratio(NamedTuple):
         """Whether there is a difference: the interval does not contain 1."""
         return not self.low <= 1 <= self.high
 
-    def inverse(self) -> "Ratio":
-        """The same the other way round."""
-        return Ratio(1 / self.value, 1 / self.high, 1 / self.low)
-
     def to_dict(self) -> dict[str, Any]:
         """As fields of JSON, of a speed-up."""
         fields = {"speedup": self.value, "speedup_low": self.low, "speedup_high": self.high}
@@ -85,8 +81,7 @@ def time_calls(
     Before them come warm-up rounds, six or more, until each of the calls was no faster in three rounds than in the
     three before. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
     """
-    plain = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
-    timer = _primed(plain) if primed else plain
+    timer = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
     before: dict[str, list[float]] = {name: [] for name in calls}
     warm: set[str] = set()  # a call is warm once and for all: with many of them noise would not let all be so at a time
     for index in range(_LONGEST_WARM_UP):
@@ -97,8 +92,9 @@ def time_calls(
     else:
         logger.warning("after %d rounds of warm-up the calls still get faster", _LONGEST_WARM_UP)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    timed = _primed(timer) if primed else timer
     for index in range(rounds):
-        _round(calls, timer, index, seconds)
+        _round(calls, timed, index, seconds)
     return seconds
 
 

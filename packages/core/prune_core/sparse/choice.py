@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from prune_core.errors import ModelError
 from prune_core.loading import structure_of
 from prune_core.measure import paired_ratio, time_calls
+from prune_core.measure.forwards import inputs_inside
 from prune_core.sparse.forms import FORMS, Form, make_dense
 
 if TYPE_CHECKING:
@@ -43,31 +43,14 @@ def use_sparse_forms(model: PreTrainedModel, batch: Mapping[str, Tensor], rounds
     A form is taken where the whole interval of its gain is above 1. It holds for inference on this device: the
     parameters stay, so that the model saves and trains as before. ModelError where the model is in no linears.
     """
-    seen = _inputs(model, batch)
+    left = ((name, model.get_submodule(name)) for name in structure_of(model).left_in(model))
+    layers = {name: layer for name, layer in left if isinstance(layer, nn.Linear)}
+    for layer in layers.values():
+        make_dense(layer)
+    seen = inputs_inside(model, layers, batch)
     if not seen:
         raise ModelError(f"{type(model).__name__} has no prunable Linear that this batch goes through")
-    return tuple(_chosen(name, layer, given, rounds) for name, (layer, given) in seen.items())
-
-
-def _inputs(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> dict[str, tuple[nn.Linear, Tensor]]:
-    """The prunable linears, dense again, and what each gets of the batch."""
-    found: dict[str, tuple[nn.Linear, Tensor]] = {}
-    modules = dict(model.named_modules())
-
-    def keep(name: str, layer: nn.Linear, given: tuple[Any, ...]) -> None:
-        found[name] = (layer, given[0].detach())
-
-    with ExitStack() as hooks, torch.inference_mode():
-        for name in structure_of(model).left_in(model):
-            layer = modules[name]
-            if isinstance(layer, nn.Linear):
-                make_dense(layer)
-                hooks.enter_context(layer.register_forward_pre_hook(partial(keep, name)))
-        was_training = model.training
-        model.train(False)
-        model(**batch)
-        model.train(was_training)
-    return found
+    return tuple(_chosen(name, layers[name], given, rounds) for name, given in seen.items())
 
 
 def _chosen(name: str, layer: nn.Linear, given: Tensor, rounds: int) -> LayerForm:

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from prune_core.errors import DataError, nearest
-from prune_core.pretrained import brief
+from prune_core.errors import DataError, brief, nearest
 from prune_core.recipe import TaskSection
 from prune_core.tasks.articles import is_of_articles, questions
 

@@ -14,8 +14,7 @@ from PIL import ImageOps
 from pyarrow import ArrowException
 from transformers import AutoImageProcessor
 
-from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import brief
+from prune_core.errors import DataError, ModelError, brief
 from prune_core.tasks.classification import ClassificationTask
 from prune_core.tasks.data import STRINGS, Table, Tables
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prune_core.errors import PluginError, RecipeError
-from prune_core.pretrained import brief
+from prune_core.errors import PluginError, RecipeError, brief
 
 Scorer = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
 """Figures of predictions and their references, one each."""

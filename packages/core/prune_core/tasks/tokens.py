@@ -11,8 +11,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from prune_core import __version__
-from prune_core.errors import ModelError
-from prune_core.pretrained import brief, usable_length
+from prune_core.errors import ModelError, brief
+from prune_core.pretrained import usable_length
 from prune_core.tasks.data import Table
 
 

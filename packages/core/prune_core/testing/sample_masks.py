@@ -20,9 +20,10 @@ from prune_core.granularity import (
 )
 from prune_core.kit.binarizers import n_of_m
 from prune_core.kit.masked import empties_outputs
+from prune_core.linears import linear, output_axis
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
-from prune_core.structure import Attention, FeedForward, Role, Unit, linear, output_axis
+from prune_core.structure import Attention, FeedForward, Role, Unit
 
 _ANYWHERE: dict[str, Granularity] = {
     "element": Element(),

@@ -18,9 +18,8 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from prune_core.distributed import ended_elsewhere, processes, total, wait
-from prune_core.errors import TrainingError
+from prune_core.errors import TrainingError, brief
 from prune_core.examples import numbered, parted
-from prune_core.pretrained import brief
 from prune_core.processes import is_main
 from prune_core.sharding import undivided
 from prune_core.strategy import Progress, Strategy
