@@ -187,6 +187,15 @@ def test_inspect_a_compact_model(prune: Callable, folders: dict[str, Path]) -> N
     assert "layer.1.attention" in prune("inspect", folders["compact"]).out
 
 
+def test_inspect_says_in_how_many_bits_word_embeddings_are(
+    prune: Callable, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    done = prune("compact", folders["dense"], "--output", tmp_path / "small", "--embedding-bits", "4")
+    assert done.code == 0, done.err
+    assert json.loads(prune("inspect", tmp_path / "small", "--json").out)["embedding_bits"] == 4
+    assert "word embeddings in 4 bits" in prune("inspect", tmp_path / "small").out
+
+
 @pytest.mark.parametrize(
     ("family", "expected"),
     [

@@ -13,9 +13,11 @@ from prune_core.errors import DataError, ExportError, RecipeError
 from prune_core.exporting import export_model, runtimes
 from prune_core.measure import Grid, Prepared, Ratio
 from prune_core.measure.calls import make_call
+from prune_core.measure.explain import explain_folders
 from prune_core.measure.inputs import ragged_inputs
 from prune_core.measure.runtimes import opener
 from prune_core.pretrained import usable_length
+from prune_core.recipe import MeasureSection
 from prune_core.sparse import runtime
 from prune_core.testing.tiny import tiny_model
 from tests.meta.inputs import _tokenizer
@@ -132,6 +134,18 @@ def test_texts_of_the_lengths_of_a_data_set():
         measure.bench(pair(), grid, "cpu", lengths=[3])
     with pytest.raises(RecipeError, match="takes pixel_values, which has no such lengths"):
         measure.bench(pair("vit"), grid, "cpu", lengths=[3, 4])
+
+
+def test_a_length_that_nobody_asked_for_is_one_that_the_models_take(tmp_path: Path):
+    for name, model in pair().items():
+        model.save_pretrained(tmp_path / name)
+    folders = [str(tmp_path / name) for name in pair()]
+    found = bench_folders(folders[1:], folders[0], Grid(batch_sizes=(1,), rounds=3), "cpu")
+    assert [row.setting.length for row in found.rows] == [64], "128 by default"
+    why = explain_folders(folders[1], folders[0], MeasureSection(batch_size=1, rounds=3), "cpu")
+    assert why.comparison.settings["length"] == 64
+    with pytest.raises(RecipeError, match=r"128 tokens were asked for, .* takes 64 at most"):
+        bench_folders(folders[1:], folders[0], Grid(batch_sizes=(1,), lengths=(128,), rounds=3), "cpu")
 
 
 def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: Path):

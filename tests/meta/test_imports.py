@@ -11,6 +11,7 @@ LEVELS = (
     ("errors", "files", "fields", "architectures", "described"),
     ("granularity",),
     ("masks",),
+    ("linears",),
     ("structure",),
     ("strategy", "compactor", "task", "recipe"),
     ("kit",),

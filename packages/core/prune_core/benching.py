@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +27,10 @@ def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str 
     """
     paths = _named([baseline, *models])
     loaded = {name: load_saved(path) for name, path in paths.items()}
-    lengths = [] if grid.lengths_of is None else text_lengths(grid.lengths_of, baseline, list(loaded.values()))
-    found = bench(loaded, grid, device, lengths)
+    if grid.lengths_of is None:
+        found = bench(loaded, grid.at_most(min(_limits(loaded.values()), default=max(grid.lengths))), device)
+    else:
+        found = bench(loaded, grid, device, text_lengths(grid.lengths_of, baseline, list(loaded.values())))
     sizes = {name: folder_size(Path(path)) for name, path in paths.items() if Path(path).is_dir()}
     return replace(found, rows=tuple(_with_sizes(row, sizes) for row in found.rows))
 
@@ -46,10 +48,15 @@ def text_lengths(source: str, model: str, models: Sequence[PreTrainedModel]) -> 
     whose validation features are taken; the tokenizer is that of `model`. DataError where they have no token ids.
     """
     found = _in_file(Path(source), model) if Path(source).is_file() else _in_task(source, model)
-    limits = [limit for limit in (usable_length(one.config.get_text_config()) for one in models) if limit is not None]
+    limits = _limits(models)
     lengths = [min([length, *limits]) for length in found if length > 0]
     random.Random(0).shuffle(lengths)
     return lengths
+
+
+def _limits(models: Iterable[PreTrainedModel]) -> list[int]:
+    """The most tokens that each takes which has a limit."""
+    return [limit for limit in (usable_length(one.config.get_text_config()) for one in models) if limit is not None]
 
 
 def _in_file(path: Path, model: str) -> list[int]:

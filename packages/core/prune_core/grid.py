@@ -81,6 +81,12 @@ class Grid(Fields):
             raise ValueError(f"{exported[0]} runs a forward pass in float32: leave new_tokens and other dtypes out")
         return self
 
+    def at_most(self, length: int) -> "Grid":
+        """The same with texts that are no longer, where nobody said how long they shall be."""
+        if "lengths" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"lengths": tuple(min(one, length) for one in self.lengths)})
+
     def settings(self) -> Iterator[Setting]:
         """Each combination; those with the same copies of the models follow one another."""
         lengths: tuple[int | None, ...] = (None,) if self.lengths_of is not None else self.lengths

@@ -108,7 +108,7 @@ def _compared(
 
 def told() -> AbstractContextManager[None]:
     """VerificationError for whatever else is raised where a model is cut, or the compact one runs or loads."""
-    return foreign(VerificationError, "no model was written, for the compact one cannot be made, run or loaded")
+    return foreign(VerificationError, "the compact model cannot be made, run or loaded, so no model was written")
 
 
 def save_verified(

@@ -37,6 +37,7 @@ def inspect(
         "architecture": structure.architecture,
         "parameters": sum(parameter.numel() for parameter in loaded.parameters()),
         "prunable_weights": structure.size(loaded),
+        "embedding_bits": getattr(getattr(loaded.config, "quantization_config", None), "embedding_bits", None),
         "layout": _layout(loaded, structure),
         "units": _rows(loaded, structure),
     }
@@ -51,6 +52,8 @@ def _table(report: dict[str, Any]) -> None:
 
     weights, parameters = report["prunable_weights"], report["parameters"]
     title = f"{report['model']} ({report['architecture']}): {weights:,} prunable weights of {parameters:,} parameters"
+    if report["embedding_bits"]:
+        title += f", word embeddings in {report['embedding_bits']} bits"
     columns = ("unit", "kind", "left", "of", "head size", "weights", "share %")
     rows = [[*list(row.values())[:-1], 100 * row["share"]] for row in report["units"]]
     render.print_table(title, columns, rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -224,7 +225,8 @@ class MaskingStrategy(Strategy):
 
     def _bound(self, groups: Sequence[ScoreGroup]) -> None:
         """Lay what earlier runs decided on the groups, as bounds."""
-        for field, read in (("rewind", self._heads_of), ("within", open_weights)):
+        heads = partial(kept_heads, structure=self._structure)
+        for field, read in (("rewind", heads), ("within", open_weights)):
             if (path := getattr(self.config, field)) is None:
                 continue
             weights = read(earlier_masks(path, field, self._model))
@@ -235,9 +237,6 @@ class MaskingStrategy(Strategy):
                     group.held = touched
                 elif masked:
                     group.gone = ~touched
-
-    def _heads_of(self, masks: MaskSet) -> dict[str, Tensor]:
-        return kept_heads(masks, self._structure)
 
     def _make_pools(self, groups: Sequence[ScoreGroup]) -> list[Pool]:
         """The parts with a density of their own and the rest; StructureError where masks can remove nothing of one."""

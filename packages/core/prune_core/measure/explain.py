@@ -25,7 +25,7 @@ from prune_core.errors import StructureError
 from prune_core.grid import DType
 from prune_core.loading import structure_of
 from prune_core.measure.advice import advise
-from prune_core.measure.comparison import Comparison, compare
+from prune_core.measure.comparison import Comparison, compare, fitting
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.grids import Side, settled
 from prune_core.measure.host import pick_device
@@ -139,7 +139,10 @@ def explain_folders(
     model: str, baseline: str, section: MeasureSection, device: str = "auto", dtype: DType = "float32"
 ) -> Explanation:
     """The same of two folders or hub names, loaded as the classes that saved them. ModelError when one cannot be."""
-    found = explain(load_saved(model), load_saved(baseline), section, device, dtype)
+    small, dense = load_saved(model), load_saved(baseline)
+    if "length" not in section.model_fields_set:
+        section = fitting(fitting(section, dense), small)
+    found = explain(small, dense, section, device, dtype)
     return replace(found, model=replace(found.model, name=model), baseline=replace(found.baseline, name=baseline))
 
 
