@@ -103,9 +103,12 @@ class PruneQuantizer(HfQuantizer):
         from prune_core import embeddings, storage
 
         config = self.quantization_config
-        layers = _structure(model, load_plugins(), config).linears() if config.sparse else ()
-        words = embeddings.converters(model, config.embedding_bits) if config.embedding_bits else ()
-        return [*weight_conversions, *storage.converters(model, layers), *words]
+        conversions = list(weight_conversions)
+        if config.sparse:
+            conversions += storage.converters(model, _structure(model, load_plugins(), config).linears())
+        if config.embedding_bits:
+            conversions += embeddings.converters(model, config.embedding_bits)
+        return conversions
 
     def is_serializable(self) -> bool:
         return True
