@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from transformers.pytorch_utils import Conv1D
 
 from prune_core.granularity import parse_granularity
-from prune_core.kit.masked import MaskedConv1D, MaskedLinear, attach
+from prune_core.kit.masked import MaskedConv1D, MaskedLinear, Masking, attach
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target, straight_through
 from prune_core.masks import Mask, bias_mask
 from tests.parity import reference
@@ -170,7 +170,7 @@ def masked_model(target, weight, bias, mask, layer=None):
     model.layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     model.group = ScoreGroup(GroupPlan("group", "ffn", (target,)), torch.zeros(mask.shape, dtype=torch.float64), 1)
     model.group.mask.copy_(torch.from_numpy(mask))
-    attach(model, model.group, target, mask_bias=True)
+    attach(model, Masking(model.group, target))
     assert type(model.layer) is (MaskedConv1D if layer else MaskedLinear)
     return model
 

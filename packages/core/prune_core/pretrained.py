@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -103,7 +103,7 @@ def load_pretrained(auto_class: Any, path: str, *, new_head: bool = False, **opt
         raise ModelError(f"the model at {path} cannot be loaded: {brief(error)}") from error
     _refuse_sizes(model, sorted(report["mismatched_keys"]), path, new_head)
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    _refuse_holes(model, missing, path)
+    _refuse_holes(model, missing, report["unexpected_keys"], path)
     _refuse_layers(model, report["unexpected_keys"], path)
     if missing:
         logger.info("%s lacks %s: they start at random", path, ", ".join(missing))
@@ -157,12 +157,17 @@ def _below_head(model: PreTrainedModel, key: str) -> bool:
     return not hasattr(model, model.base_model_prefix) or key.startswith(f"{model.base_model_prefix}.")
 
 
-def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], path: str) -> None:
+def _refuse_holes(model: PreTrainedModel, missing: Iterable[str], unused: Container[str], path: str) -> None:
     holes = [key for key in missing if _below_head(model, key) and "pooler" not in key]
     if holes:
+        hint = "is it the checkpoint of another model?"
+        if f"{holes[0]}_orig" in unused:
+            hint = (
+                f"torch.nn.utils.prune left {holes[0]}_orig and a mask instead; `prune compact` makes a model of them"
+            )
         raise ModelError(
             f"{path} holds no weights for {len(holes)} parameters of {type(model).__name__}, such as {holes[0]}: "
-            "they would be random; is it the checkpoint of another model?"
+            f"they would be random; {hint}"
         )
 
 

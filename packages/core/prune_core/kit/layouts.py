@@ -55,7 +55,7 @@ def head_slices(unit: Attention) -> list[GroupPlan]:
 
 def neurons(unit: FeedForward) -> list[GroupPlan]:
     """One score a neuron: its row of up (and gate), its column of down."""
-    return [GroupPlan(f"{unit.key}.neurons", "ffn", _whole(unit))] if unit.size else []
+    return [GroupPlan(f"{unit.key}.neurons", "ffn", _whole(unit), narrows=True)] if unit.size else []
 
 
 def _whole(unit: Unit) -> tuple[Target, ...]:

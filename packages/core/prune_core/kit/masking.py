@@ -18,8 +18,8 @@ from prune_core.kit import binarizers, penalties
 from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
-from prune_core.kit.masked import attach, detach, empties_outputs, plain_linear
-from prune_core.kit.pools import Pool, parted
+from prune_core.kit.masked import Masking, attach, detach, empties_outputs, plain_linear
+from prune_core.kit.pools import Pool, nothing_removed, parted
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
@@ -84,9 +84,8 @@ class MaskingStrategy(Strategy):
             self.cut(pool, pool.density, exact=False)  # refuses a density that cannot be reached
         state = PruningState(groups, len(self._pools) if self._pressed else 0)
         context.model.add_module(STATE, state.to(next(context.model.parameters()).device))
-        for group in groups:
-            for target in group.plan.scaled() if self._gated else group.plan.targets:
-                attach(context.model, group, target, mask_bias=self.config.mask_biases)
+        for masking in (masking for group in groups for masking in self._maskings(group)):
+            attach(context.model, masking)
 
     def step(self, progress: Progress) -> None:
         self._progress = progress
@@ -209,6 +208,13 @@ class MaskingStrategy(Strategy):
     def _schedule(self, start: float, end: float) -> Schedule:
         return Schedule(start, end, self.config.warmup, self.config.cooldown, self.config.schedule)
 
+    def _maskings(self, group: ScoreGroup) -> Iterator[Masking]:
+        """Of each linear that has to do with the mask; a closed neuron that keeps its bias still moves its score."""
+        scaled = group.plan.scaled() if self._gated else group.plan.targets
+        narrows = group.plan.narrows and (self._gated or self.config.mask_biases)
+        for target in group.plan.targets if narrows else scaled:
+            yield Masking(group, target, self.config.mask_biases, target in scaled, narrows)
+
     def _group(self, plan: GroupPlan, shift: float) -> ScoreGroup:
         weights = [plain_linear(self._model, target.module).weight for target in plan.targets]
         for target, weight in zip(plan.targets, weights, strict=True):
@@ -251,7 +257,7 @@ class MaskingStrategy(Strategy):
             self._deciding |= {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
             units: tuple[Units, ...] = tuple(OwnUnits(group) for group in own) if self.sparse else owners
             if not units:
-                raise StructureError(_nothing_removed(glob))
+                raise StructureError(nothing_removed(glob))
             total = sum(linear(self._model, name).weight.numel() for name in inside)
             pools.append(Pool(glob, parts.get(glob, rest), total, members, own, units))
             if self.config.target is not None:
@@ -390,11 +396,3 @@ class MaskingStrategy(Strategy):
         for target in group.plan.scaled() if self._gated else ():
             weight = linear(self._model, target.module).weight
             weight.copy_(target.granularity.apply(weight, target.orient(group.mask).to(weight.dtype)))
-
-
-def _nothing_removed(part: str) -> str:
-    where = f"{part}: nothing" if part else "nothing"
-    return (
-        f"{where} would be removed: the layout masks no matrix that decides on a head or a neuron (value and output, "
-        "up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
-    )

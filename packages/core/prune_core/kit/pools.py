@@ -102,3 +102,12 @@ def parted(structure: ModelStructure, parts: Mapping[str, float]) -> dict[str, t
                 f"strategy.part_densities: {glob!r} names no prunable unit; there are {', '.join(structure.keys())}"
             )
     return {glob: tuple(units) for glob, units in found.items() if units}
+
+
+def nothing_removed(part: str) -> str:
+    """What is wrong with a layout of which masks can remove nothing."""
+    where = f"{part}: nothing" if part else "nothing"
+    return (
+        f"{where} would be removed: the layout masks no matrix that decides on a head or a neuron (value and output, "
+        "up, gate and down); mask one, or leave zeros out on disk (`sparse`)"
+    )

@@ -35,11 +35,15 @@ class Target:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """A group to be: its name, the part of the model that it belongs to, and its targets."""
+    """A group to be: its name, the part of the model that it belongs to, and its targets.
+
+    `narrows`: these are all linears of a feed-forward unit, by whole neurons, of which closed ones need no computing.
+    """
 
     name: str
     part: Part
     targets: tuple[Target, ...]
+    narrows: bool = False
 
     def scaled(self) -> tuple[Target, ...]:
         """Targets that a soft mask multiplies: whole inputs of the consumer alone, so that a unit is not scaled twice.
