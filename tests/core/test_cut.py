@@ -258,14 +258,14 @@ def many() -> ScoreGroup:
 
 
 def test_a_large_cut_is_exact_when_asked(many):
-    cut = cut_threshold([OwnUnits(many)], bare([many]), 300_001.5)
-    assert int((many.scores > cut).sum()) == 300_001
+    cut = cut_threshold([OwnUnits(many)], bare([many]), 100_001.5)
+    assert int((many.scores > cut).sum()) == 100_001
 
 
 def test_a_large_cut_is_sampled_within_its_error(many):
     for density in (0.05, 0.35, 0.9):
         cut = cut_threshold([OwnUnits(many)], bare([many]), density * many.scores.numel(), exact=False)
-        assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=0.004)  # 4 standard errors
+        assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=4 * 0.5 / SAMPLE**0.5)  # 4 standard errors
 
 
 def test_costs_are_exact_in_scores_of_low_precision():

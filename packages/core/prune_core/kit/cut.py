@@ -19,8 +19,8 @@ from prune_core.kit.scores import ScoreGroup, Target
 from prune_core.linears import linear
 from prune_core.structure import WHOLE, Place, Unit
 
-SAMPLE = 1 << 18
-"""While masks still move, more scores than this are cut by a strided sample (density within about 0.001)."""
+SAMPLE = 1 << 16
+"""While masks still move, more scores than this are cut by a strided sample (density within about 0.002)."""
 
 Ranking = Mapping[str, Tensor]
 """Name of a group -> its scores as they are compared with those of the other groups."""
