@@ -263,9 +263,10 @@ def test_a_large_cut_is_exact_when_asked(many):
 
 
 def test_a_large_cut_is_sampled_within_its_error(many):
+    standard_error = 0.5 / SAMPLE**0.5
     for density in (0.05, 0.35, 0.9):
         cut = cut_threshold([OwnUnits(many)], bare([many]), density * many.scores.numel(), exact=False)
-        assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=4 * 0.5 / SAMPLE**0.5)  # 4 standard errors
+        assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=4 * standard_error)
 
 
 def test_costs_are_exact_in_scores_of_low_precision():
