@@ -11,16 +11,15 @@ NETWORKS = """# Networks known by their sizes
 
 `make bench` builds networks with random weights and times them beside dense BERTs, all interleaved, in each runtime:
 **speed-up** over the dense model *in the same runtime*, and in brackets the share of the FLOP limit (how many times
-fewer FLOPs the whole model needs) that it is. Medians of {rounds} rounds on {threads} threads of a shared {cpu},
-float32, length {length}.
+fewer FLOPs the whole model needs) that it is. Each call comes right after an untimed one of the same model: so it is as
+fast as one that runs by itself. Medians on {threads} threads of a shared {cpu}, float32, length {length}; intervals
+are in the JSON.
 """
 
 SECTIONS = {
-    "bar": """Three networks of "Block Pruning For Faster Transformers" beside BERT-base alone, each call right after an
-untimed one of the same model: what a model does that runs by itself.""",
-    "published": """All twelve of them. `published` is the speed-up on an RTX 3090, batch 128, length 384. Fourteen
-models took turns here, with no untimed call between: each found the caches full of the others' weights, which costs the
-small ones most, and the machine was busy (the JSON has the intervals).""",
+    "bar": """Three networks of "Block Pruning For Faster Transformers" beside BERT-base alone.""",
+    "published": """All twelve of them, beside both BERTs. `published` is the speed-up on an RTX 3090, at batch 128
+and length 384.""",
     "random": "Heads and neurons at random in the shapes of MiniLM and BERT-base.",
 }
 """Name of a file of results, where it is there -> what it is."""
