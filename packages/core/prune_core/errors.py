@@ -54,14 +54,16 @@ class ElsewhereError(PruneError):
 
 
 @contextmanager
-def foreign(kind: type[PruneError], what: str) -> Iterator[None]:
+def foreign(
+    kind: type[PruneError], what: str, passing: tuple[type[Exception], ...] = (PruneError, OSError)
+) -> Iterator[None]:
     """Whatever code of others raises in here is a `kind` that says "`what`: ValueError: its message", on one line.
 
-    Errors of ours, and of the disk, say themselves what is wrong.
+    But for those that are `passing`: errors of ours, and of the disk, say themselves what is wrong.
     """
     try:
         yield
-    except (PruneError, OSError):
+    except passing:
         raise
     except Exception as error:
         raise kind(f"{what}: {type(error).__name__}: {brief(error)}") from error

@@ -19,6 +19,7 @@ from prune_core.embeddings import round_embeddings
 from prune_core.errors import RunError, VerificationError, foreign
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
+from prune_core.measure.forwards import evaluating
 from prune_core.portable import MODULE
 from prune_core.preparation import make_job
 from prune_core.saving import save_compact
@@ -203,16 +204,12 @@ def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> 
     """Every tensor that a model puts out for these inputs, batch by batch, in evaluation mode."""
     for parameter in model.parameters():  # of a mapped file lie anywhere: kernels round by how memory is aligned
         parameter.data = parameter.data.clone()
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        found = [
+    with torch.inference_mode(), evaluating(model):
+        return [
             value.float().cpu()
             for batch in batches
             for value in _tensors(model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values())
         ]
-    model.train(was_training)
-    return found
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:

@@ -54,7 +54,7 @@ class Exporter(ABC):
         self.need()
         if not (folder / self.file).is_file():
             raise ExportError(f"{folder} holds no model in the format {self.name}: {self.file} is missing")
-        with foreign(ExportError, f"{folder / self.file} cannot be read as {self.name}"):
+        with foreign(ExportError, f"{folder / self.file} cannot be read as {self.name}", passing=()):
             return self.open(folder)
 
     def need(self) -> None:

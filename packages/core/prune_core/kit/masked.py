@@ -67,14 +67,18 @@ def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
     masking = layer._masking
     bias: Tensor | None = layer.bias
     granularity, shape = masking.target.granularity, tuple(layer.weight.shape)
-    if masking.narrows and counts_at_once(layer.weight):
-        lines = granularity.spread(masking.group.current())  # type: ignore[attr-defined]  # of neurons
+    counts = masking.narrows and counts_at_once(layer.weight)
+    if not (counts or masking.scales):
+        return layer.weight, bias
+    current = masking.group.current()
+    if counts:
+        lines = granularity.spread(current)  # type: ignore[attr-defined]  # of neurons
         left = lines.detach().nonzero().flatten()
         if len(left) <= WORTH * len(lines):
             return _narrowed(layer, lines, left)
-    if not masking.scales:
-        return layer.weight, bias
-    mask = masking.target.orient(masking.group.current()).to(layer.weight.dtype)
+        if not masking.scales:
+            return layer.weight, bias
+    mask = masking.target.orient(current).to(layer.weight.dtype)
     if bias is not None and masking.bias and empties_outputs(granularity, layer):
         outputs = granularity.rows if output_axis(layer) == "rows" else granularity.columns
         bias = bias * (outputs(mask.detach(), shape) > 0)
