@@ -1,7 +1,11 @@
-"""One quiet thread, here and in every process that a test starts, and the same hypothesis examples at every run."""
+"""One quiet thread, here and in every process that a test starts, and the same hypothesis examples at every run.
+
+Tests that need CUDA are skipped where there is none.
+"""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +13,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("prune", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("prune")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs CUDA")

@@ -97,6 +97,8 @@ def test_comparison_of_two_models():
     assert found.model.weight_bytes >= 4 * found.model.parameters
     assert found.speedup_low <= found.speedup <= found.speedup_high
     assert found.machine.threads == torch.get_num_threads()
+    assert found.machine.blas in torch.__config__.show()
+    assert found.machine.driver is found.machine.capability is None
     assert model.training
     assert json.loads(json.dumps(found.to_dict()))["settings"] == {**SECTION.model_dump(), "dtype": "float32"}
 

@@ -1,6 +1,7 @@
 """A grid of settings: which combinations, on which batches, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -235,6 +236,17 @@ def test_grid_on_cuda():
     assert found.rows[1].sides[0].activation_bytes is None
     assert found.rows[0].sides[0].activation_bytes > 0
     assert found.machine.device_bytes > 0
+    assert re.fullmatch(r"\d+\.\d+", found.machine.capability)
+    assert found.machine.driver is None or re.fullmatch(r"[\d.]+", found.machine.driver)
+
+
+@pytest.mark.gpu
+def test_lengths_of_a_data_set_on_cuda():
+    grid = Grid(batch_sizes=(2,), lengths_of="data", dtypes=("float32", "bfloat16"), rounds=3)
+    found = measure.bench(pair(), grid, "cuda", lengths=[3, 4, 8, 8])
+    here = measure.bench(pair(), grid, "cpu", lengths=[3, 4, 8, 8])
+    assert [row.sides[0].flops for row in found.rows] == [row.sides[0].flops for row in here.rows]
+    assert all(row.sides[0].activation_bytes > 0 for row in found.rows)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from prune_core.errors import RecipeError
 @dataclass(frozen=True)
 class Machine:
     """Where it was measured. `cores`: of the machine; `usable_cores`: that this process may run on (taskset, cgroups'
-    cpusets); `threads`: that torch computes with; `memory_bytes`: of the machine, and `device_bytes` of the GPU.
+    cpusets); `threads`: that torch computes with; `memory_bytes`: of the machine, and `device_bytes` of the GPU;
+    `capability`: what the GPU's cores can do, such as 9.0; `blas`: the library of torch's products on the CPU.
     """
 
     device: str
@@ -28,7 +31,10 @@ class Machine:
     device_bytes: int | None
     system: str
     torch: str
+    blas: str | None
     cuda: str | None
+    driver: str | None
+    capability: str | None
     transformers: str
     python: str
 
@@ -55,7 +61,10 @@ def machine(device: torch.device) -> Machine:
         device_bytes=torch.cuda.get_device_properties(device).total_memory if on_cuda else None,
         system=platform.platform(),
         torch=torch.__version__,
+        blas=_blas(),
         cuda=torch.version.cuda if on_cuda else None,
+        driver=_driver() if on_cuda else None,
+        capability="{}.{}".format(*torch.cuda.get_device_capability(device)) if on_cuda else None,
         transformers=transformers.__version__,
         python=platform.python_version(),
     )
@@ -79,10 +88,34 @@ def _memory() -> int | None:
         return None
 
 
+def _blas() -> str | None:
+    found = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    return found and found[1]
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):  # some containers lack the program
+        return None
+    return found.stdout.split("\n", 1)[0].strip() or None
+
+
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor says that it can do; nothing where the system does not tell (any but Linux)."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor; an empty string elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
