@@ -7,9 +7,12 @@ import torch
 from transformers import AutoTokenizer
 
 from prune_core.errors import ExportError
-from prune_core.exporting import Wanted, export_folder, load_exported
-from prune_core.exporting.rounding import agreement
-from prune_core.recipe import MeasureSection, TaskSection
+from prune_core.exporting import Wanted, export_folder, export_model, exporter, load_exported
+from prune_core.exporting.batches import real
+from prune_core.exporting.rounding import agreement, round_to_int8
+from prune_core.preparation import trained_job
+from prune_core.pretrained import load_saved
+from prune_core.recipe import MeasureSection, Recipe, TaskSection
 from tests.meta.inputs import write_inputs
 
 LINEARS = 2 * 6 + 2
@@ -42,10 +45,57 @@ def weights_in_int8(file):
     return sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2 for tensor in tensors)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "calibrated"])
+def test_weights_beside_the_graph_are_rounded_with_it(kind, root, tmp_path):
+    """As those of a model beyond 2 GB: nothing of float32 stays, and the bytes are those of both files."""
+    onnx = pytest.importorskip("onnx")
+    files = {"train_file": root / "train.csv", "validation_file": root / "validation.csv"}
+    job = trained_job(Recipe(model=str(root / "my-bert"), task=TaskSection(name="text-classification", **files)), "cpu")
+    model, target = load_saved(str(root / "my-bert")).eval(), exporter("onnx")
+    batches, file = real(model, job.task), tmp_path / "model.onnx"
+    export_model(model, tmp_path, target, batches)
+    onnx.save_model(onnx.load(file), file, save_as_external_data=True, location=f"{file.name}.data")
+    before = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    found = round_to_int8(target, tmp_path, kind, batches, (model, job))
+    after = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    assert before.keys() == after.keys() == {"model.onnx", "model.onnx.data"}
+    assert (found["bytes_float32"], found["bytes"]) == (sum(before.values()), sum(after.values()))
+    assert after["model.onnx.data"] < before["model.onnx.data"]
+    onnx.checker.check_model(str(file))
+    assert weights_in_int8(file) == LINEARS
+    assert 0 < found["relative_difference"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", {"avx2", "avx512f"}, True),
+        ("AMD64", set(), True),
+        ("x86_64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", {"avx512_vnni"}, False),
+        ("aarch64", {"asimddp"}, False),
+    ],
+)
+def test_which_cpus_overflow(machine, flags, expected, monkeypatch):
+    onnx_int8 = pytest.importorskip("prune_core.exporting.onnx_int8")
+    monkeypatch.setattr(onnx_int8.platform, "machine", lambda: machine)
+    monkeypatch.setattr(onnx_int8, "cpu_flags", lambda: flags)
+    assert onnx_int8.saturates() is expected
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_weights_have_a_bit_less_where_the_cpu_would_overflow(bits, root, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr("prune_core.exporting.onnx_int8.saturates", lambda: bits == 7)
+    found = export_folder(str(root / "my-bert"), tmp_path / "out", Wanted("onnx", "dynamic", measure=QUICK))["int8"]
+    tensors = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
+    weights = [onnx.numpy_helper.to_array(one) for one in tensors if one.data_type == onnx.TensorProto.INT8]
+    assert found["weight_bits"] == bits
+    assert max(abs(weight.astype(int)).max() for weight in weights) == {7: 64, 8: 127}[bits]
+
+
 def accuracy(root, run=None, exact=False):
     """By a loop over the rows, one by one."""
-    from prune_core.pretrained import load_saved
-
     tokenizer, model = AutoTokenizer.from_pretrained(root / "my-bert"), load_saved(str(root / "my-bert")).eval()
     rows = list(csv.DictReader((root / "validation.csv").open()))
     right = 0

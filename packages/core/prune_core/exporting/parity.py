@@ -28,7 +28,7 @@ class Parity:
 
 
 def prove(runtime: Runtime, model: PreTrainedModel, batches: Sequence[Batch]) -> Parity:
-    """Compare both in float32 on `batches`, each of another size than the traced one.
+    """Compare both in float32 on `batches`: the first is the one that was traced, the others are of other sizes.
 
     VerificationError where an output differs, or the runtime fails.
     """

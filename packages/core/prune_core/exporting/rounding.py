@@ -50,15 +50,20 @@ def round_to_int8(
     from prune_core.exporting.onnx_int8 import quantize
 
     model, job = on
-    before, file = target.load(folder), folder / target.file
-    size = file.stat().st_size
+    before, size = target.load(folder), _bytes(folder)
     inputs = calibration(model, job.task) if job is not None and kind == "calibrated" else None
-    quantize(file, inputs)
+    rounding = quantize(folder, target.file, inputs)
     after = target.load(folder)
-    found = {"kind": kind, "bytes_float32": size, "bytes": file.stat().st_size, **agreement(before, after, batches)}
+    sizes = {"bytes_float32": size, "bytes": _bytes(folder)}
+    found = {"kind": kind, **rounding, **sizes, **agreement(before, after, batches)}
     if job is None or model.config.is_encoder_decoder:
         return found
     return {**found, "float32": figures(job, model, before), "int8": figures(job, model, after)}
+
+
+def _bytes(folder: Path) -> int:
+    """Of all files in a folder: the graph, and its weights where they lie beside it."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def agreement(one: Runtime, other: Runtime, batches: Sequence[Batch]) -> dict[str, float]:
