@@ -142,13 +142,13 @@ CASES = [
 
 
 def half_left(form, size, dtype, device="cpu"):
-    """A linear with zeros that the form can skip: half of every four, and for blocks half of the rows too."""
+    """A linear with zeros that the form can skip: half of every four, and for blocks most of the rows too."""
     torch.manual_seed(0)
     layer = nn.Linear(size[1], size[0]).to(device, dtype)
     with torch.no_grad():
         layer.weight.view(-1, 4)[:, :2] = 0
         if form is BlockSparse:
-            layer.weight[: size[0] // 2] = 0
+            layer.weight[: size[0] * 3 // 4] = 0
     return layer
 
 
