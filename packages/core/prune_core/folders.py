@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import transformers
-from transformers import PreTrainedTokenizerBase
-
 from prune_core.alignment import align
 from prune_core.compaction import choose, compact
 from prune_core.configuring import plugins_of
@@ -20,12 +17,12 @@ from prune_core.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import dummy_inputs, folder_size, placed
 from prune_core.pretrained import load_saved
+from prune_core.processors import find_processor
 from prune_core.reach import outputs_through
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.rounding import round_measured
 from prune_core.shipping import portably
-from prune_core.tasks.tokens import is_invented
 from prune_core.verify import save_proven, save_verified, told, verify
 
 if TYPE_CHECKING:
@@ -94,16 +91,3 @@ def _zeros(model: PreTrainedModel, structure: ModelStructure, recipe: Recipe) ->
         if not (recipe.depth.asked or recipe.embedding_bits):
             raise
         return MaskSet({})
-
-
-def find_processor(folder: str | Path) -> Any:
-    """Processor, tokenizer, image processor or feature extractor of a model folder or hub name; None without one."""
-    for kind in ("Processor", "Tokenizer", "ImageProcessor", "FeatureExtractor"):
-        auto = getattr(transformers, f"Auto{kind}")
-        try:
-            found = auto.from_pretrained(folder, trust_remote_code=False)
-        except Exception:  # a missing file shows up as almost any error
-            continue
-        if not (isinstance(found, PreTrainedTokenizerBase) and is_invented(found, folder)):
-            return found
-    return None
