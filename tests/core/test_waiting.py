@@ -1,10 +1,7 @@
-"""No operation of a training step waits for the device: on a GPU each wait would leave it idle.
-
-Operations whose result the CPU must know (a number, a count, the shape of a selection) are looked for as they run.
-"""
+"""No operation of a training step waits for the device: on a GPU each wait would leave it idle."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +10,6 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.optim import AdamW
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prune_core.loading import structure_of
 from prune_core.pruning import Pruning, make_strategy
@@ -23,37 +19,19 @@ from prune_core.teacher import Teacher
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import PruningTrainer, arguments, train
 from tests.core.loops import BINARIZERS, BLOCKS, STRATEGIES
-
-WAITING = {
-    *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "argwhere", "masked_select", "bincount", "histc"),
-    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
-}
-SELECTING = {"index", "index_put", "index_put_", "_index_put_impl_"}
-"""Those wait where they select by a mask, whose ones must be counted."""
-
-
-class Waits(TorchDispatchMode):
-    """Names of operations that wait, of those that run in it, the backward pass included."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.partition("::")[2]
-        if name in WAITING or (name in SELECTING and any(_is_mask(index) for index in args[1])):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-def _is_mask(index: torch.Tensor | None) -> bool:
-    return index is not None and index.dtype in (torch.bool, torch.uint8)
+from tests.core.waits import AWAY, Waits
 
 
 @pytest.fixture(autouse=True)
 def _transformers_asks_for_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers itself waits once a forward, of the dense model too: to see whether a mask hides anything."""
     monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU counts open neurons, which keeps nobody waiting there."""
+    monkeypatch.setattr("prune_core.kit.masked.counts_at_once", lambda weight: False)
 
 
 @pytest.mark.parametrize(
@@ -69,17 +47,49 @@ def _transformers_asks_for_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x: x.masked_fill_(x > 0, 0) if x.unique().numel() else x,
     ],
 )
-def test_operations_that_wait_are_seen(operation: Callable[[torch.Tensor], object]):
-    x = torch.randn(8)
-    with Waits() as waits:
+@pytest.mark.parametrize("device", ["cpu", AWAY])
+def test_operations_that_wait_are_seen(device: Any, operation: Callable[[torch.Tensor], object]):
+    x = torch.randn(8, device=device)
+    waits = Waits()
+    with waits, suppress(RuntimeError, NotImplementedError):  # a tensor without values has none to give
         operation(x)
     assert waits.found
 
 
-@pytest.fixture(autouse=True)
-def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU counts open neurons, which keeps nobody waiting there."""
-    monkeypatch.setattr("prune_core.kit.masked.counts_at_once", lambda weight: False)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: torch.ones(8).to(AWAY),
+        lambda x: torch.ones(8, dtype=torch.double).to(x),
+        lambda x: x.copy_(torch.ones(8)),
+        lambda x: x[torch.arange(3)],
+        lambda x: x.cpu(),
+        lambda x: torch.zeros(8).copy_(x),
+        lambda x: x + torch.tensor(1.0, device=AWAY),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.as_tensor([1, 2], device=AWAY),
+    ],
+)
+def test_copies_that_wait_are_seen(operation: Callable[[torch.Tensor], object]):
+    waits = Waits()
+    with waits, suppress(RuntimeError, NotImplementedError):
+        operation(torch.empty(8, device=AWAY))
+    assert waits.found
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: torch.ones(8).to(AWAY, non_blocking=True),
+        lambda x: x.copy_(torch.ones(8), non_blocking=True),
+        lambda x: x[torch.arange(3, device=AWAY)],
+        lambda x: torch.where(x > 0, x, x.new_zeros(())).double(),
+    ],
+)
+def test_what_does_not_wait_may_be_done(operation: Callable[[torch.Tensor], object]):
+    with Waits() as waits:
+        operation(torch.empty(8, device=AWAY))
+    assert waits.found == []
 
 
 @pytest.mark.parametrize("binarizer", [None, *BINARIZERS])
@@ -87,17 +97,18 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_masked_step_waits_for_nothing(strategy: str, binarizer: str | None):
     """Forward, penalty, backward and the strategy's own step, from the first step to the last."""
     model = tiny_model("bert", attn_implementation="eager").train()
-    inputs, options = tiny_inputs(model), {} if binarizer is None else {"binarizer": binarizer}
-    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy], **options)
-    optimizer = AdamW(pruning.parameter_groups(lr=1e-3))
+    inputs = {name: value.to(AWAY) for name, value in tiny_inputs(model).items()}
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy], **_of(binarizer))
+    model.to(AWAY)
     for _ in range(6):
         with Waits() as waits:
             (model(**inputs).loss + pruning.penalty()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        with waits:
             pruning.step()
         assert waits.found == []
+
+
+def _of(binarizer: str | None) -> dict[str, str]:
+    return {} if binarizer is None else {"binarizer": binarizer}
 
 
 @contextmanager
@@ -155,15 +166,16 @@ def _refusing_to_wait() -> Iterator[None]:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("binarizer", [None, *BINARIZERS])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_step_waits_for_nothing_on_a_gpu(strategy: str):
+def test_a_step_waits_for_nothing_on_a_gpu(strategy: str, binarizer: str | None):
     model = tiny_model("bert", attn_implementation="eager").cuda().train()
     inputs = {name: value.cuda() for name, value in tiny_inputs(model).items()}
-    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy])
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy], **_of(binarizer))
     optimizer = AdamW(pruning.parameter_groups(lr=1e-3))
     for _ in range(6):
         with _refusing_to_wait():
             (model(**inputs).loss + pruning.penalty()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        pruning.step()
+            optimizer.step()
+            optimizer.zero_grad()
+            pruning.step()

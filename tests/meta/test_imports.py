@@ -8,7 +8,7 @@ import pytest
 from tests.meta.tree import PACKAGES, Import, Module, modules
 
 LEVELS = (
-    ("errors", "files", "fields", "architectures", "described"),
+    ("errors", "files", "fields", "architectures", "described", "transfer"),
     ("granularity",),
     ("masks",),
     ("linears",),

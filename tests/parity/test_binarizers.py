@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from prune_core.granularity import Block, parse_granularity
-from prune_core.kit import binarizers
+from prune_core.kit import binarizers, gates
 from tests.parity import reference
 
 FLOAT32 = {"rtol": 3e-7, "atol": 3e-7}
@@ -128,23 +128,33 @@ def test_hard_concrete_gradient():
     np.testing.assert_allclose(scores.grad.numpy(), [s * (1 - s) * 1.5 * 1.2, 0, 0], rtol=1e-12)
 
 
+def noise_of(*shapes: tuple[int, ...], seed: int, step: int) -> list[torch.Tensor]:
+    noise = [torch.zeros(shape) for shape in shapes]
+    gates.draw(noise, seed, step)
+    return noise
+
+
 def test_noise_is_logistic_and_depends_on_seed_and_step_alone():
-    shape = torch.Size([200_000])
-    noise = binarizers.concrete_noise(shape, seed=3, step=7)
+    (noise,) = noise_of((200_000,), seed=3, step=7)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    assert torch.equal(noise, binarizers.concrete_noise(shape, seed=3, step=7))
+    assert torch.equal(noise, *noise_of((200_000,), seed=3, step=7))
     assert torch.equal(before, torch.get_rng_state())
     for seed, step in ((3, 8), (4, 7), (2, 1_000_010)):
-        assert abs(np.corrcoef(noise, binarizers.concrete_noise(shape, seed, step))[0, 1]) < 0.01
+        assert abs(np.corrcoef(noise, *noise_of((200_000,), seed=seed, step=step))[0, 1]) < 0.01
     uniform = reference.sigmoid(noise.numpy())
     quantiles = np.linspace(0.05, 0.95, 19)
     np.testing.assert_allclose(np.quantile(uniform, quantiles), quantiles, atol=0.005)  # 4 standard errors
     assert torch.isfinite(noise).all()
 
 
+def test_groups_have_each_their_own_noise():
+    one, other = noise_of((100, 200), (20_000,), seed=3, step=7)
+    assert abs(np.corrcoef(one.flatten(), other)[0, 1]) < 0.03  # 4 standard errors
+
+
 def test_noise_of_a_large_seed():
-    assert torch.isfinite(binarizers.concrete_noise(torch.Size([4]), seed=2**63 - 1, step=10**6)).all()
+    assert torch.isfinite(noise_of((4,), seed=2**63 - 1, step=10**6)[0]).all()
 
 
 @given(any_scores)
@@ -156,7 +166,7 @@ def test_open_probability_is_how_often_the_gate_opens(scores):
 
 def test_open_probability_of_drawn_gates():
     scores = torch.tensor([-1.5, 0.0, 1.0])
-    noise = binarizers.concrete_noise(torch.Size([100_000, 3]), seed=0, step=0)
+    (noise,) = noise_of((100_000, 3), seed=0, step=0)
     opened = (binarizers.hard_concrete(scores.expand_as(noise), noise) > 0).float().mean(dim=0)
     np.testing.assert_allclose(opened, binarizers.open_probability(scores), atol=0.007)  # 4 standard errors
 

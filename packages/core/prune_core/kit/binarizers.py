@@ -76,12 +76,6 @@ def open_probability(scores: Tensor) -> Tensor:
     return torch.sigmoid(scores - BETA * math.log(-LOW / HIGH))
 
 
-def concrete_noise(shape: torch.Size, seed: int, step: int) -> Tensor:
-    """log u - log(1 - u) from a generator seeded by (seed, step): the same on all ranks and after a resume."""
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)  # far apart for near seeds
-    return torch.logit(torch.rand(shape, generator=generator).clamp_(1e-6, 1 - 1e-6))
-
-
 def _survivors(scores: Tensor, mask: Tensor, floor: float) -> Tensor:
     if floor > 0:
         mask = mask | (topk(scores, min((int(floor * scores.numel()) + 1) / scores.numel(), 1.0)) > 0)

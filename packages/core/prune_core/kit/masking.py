@@ -18,6 +18,7 @@ from prune_core.kit import binarizers, penalties
 from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
+from prune_core.kit.gates import draw
 from prune_core.kit.masked import Masking, attach, detach, empties_outputs, plain_linear
 from prune_core.kit.pools import Pool, nothing_removed, parted
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
@@ -225,7 +226,8 @@ class MaskingStrategy(Strategy):
         start = 2.5 if self._gated else 0.0
         movement = self.config.target is not None and not self._gated  # with a penalty weight: the papers' start
         scores = initial_scores(weights, plan, start, PRIOR if movement else TIES, shift)
-        group = ScoreGroup(plan, scores, sum(weight.numel() for weight in weights) // scores.numel())
+        cost = sum(weight.numel() for weight in weights) // scores.numel()
+        group = ScoreGroup(plan, scores, cost, gated=self._gated)
         group.scores.requires_grad_(self.config.binarizer != "magnitude")
         return group
 
@@ -316,9 +318,7 @@ class MaskingStrategy(Strategy):
                 group.mask.copy_(kept * group.soft_mean().clamp_min(1e-3))
             return
         self._aim()
-        for index, group in enumerate(self._groups):
-            noise = binarizers.concrete_noise(group.scores.shape, self._seed, 1009 * self._progress.step + index)
-            group.noise.copy_(noise)
+        draw([group.noise for group in self._groups], self._seed, self._progress.step)
 
     def _gates(self) -> list[tuple[ScoreGroup, Tensor]]:
         """Gates that stay: those of the highest scores, or with a penalty weight those that are open."""

@@ -76,6 +76,7 @@ class ScoreGroup(nn.Module):
 
     `soft`: the mask is a hard concrete one, computed from the scores at every forward. `frozen`: the mask is final,
     no gradient reaches the scores. Both follow from the progress of the training, so neither is saved.
+    `noise` is what makes gates random, of a group that is `gated`; others have none.
     `held` scores are never cut, `gone` ones never kept, whatever is learned; None where there are none.
     """
 
@@ -85,13 +86,13 @@ class ScoreGroup(nn.Module):
     held: Tensor | None
     gone: Tensor | None
 
-    def __init__(self, plan: GroupPlan, scores: Tensor, cost: int) -> None:
+    def __init__(self, plan: GroupPlan, scores: Tensor, cost: int, *, gated: bool = False) -> None:
         super().__init__()
         self.plan = plan
         self.cost = cost
         self.scores = nn.Parameter(scores)
         self.register_buffer("mask", torch.ones_like(scores))
-        self.register_buffer("noise", torch.zeros_like(scores), persistent=False)
+        self.register_buffer("noise", torch.zeros_like(scores) if gated else None, persistent=False)
         for bound in ("held", "gone"):
             self.register_buffer(bound, None, persistent=False)
         self.soft = False

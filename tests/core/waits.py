@@ -1,0 +1,87 @@
+"""What a step would wait for on a GPU, seen without one.
+
+The meta device stands for it: its tensors have no values, so an operation whose result the CPU must know (a number, a
+count, the shape of a selection) cannot run, and what comes from the main memory is seen to come. Not seen are: whether
+memory that is sent is pinned, what a kernel of CUDA alone waits for, and what is not run here (the optimizer, the
+Trainer, NCCL). Tests marked gpu see all of that but NCCL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+AWAY = torch.device("meta")
+"""The device that must not be waited for."""
+
+READING = {
+    *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "argwhere", "masked_select", "bincount", "histc"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
+}
+SELECTING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""Those wait where they select by a mask, whose ones must be counted, or by places in the main memory."""
+MAKING = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+"""Of Python's numbers: copied to the device, blocking."""
+
+
+class Waits(TorchDispatchMode):
+    """Names of operations that wait for a device, of those that run in it, the backward pass included.
+
+    Of tensors on the CPU too, where those that wait elsewhere do not: so a whole run can be watched.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._making = _Making(self.found)
+
+    def __enter__(self) -> Waits:
+        self._making.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._making.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = func._schema.name.partition("::")[2], kwargs or {}
+        if name in READING or (name in SELECTING and any(_waits(index, args[0]) for index in args[1])):
+            self.found.append(name)
+        if name in ("_to_copy", "copy_") and _blocks(*_copy(args, kwargs)):
+            self.found.append(name)
+        return func(*args, **kwargs)
+
+
+class _Making(TorchFunctionMode):
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in MAKING and made.device == AWAY and made is not args[0]:
+            self.found.append(func.__name__)
+        return made
+
+
+def _waits(index: Tensor | None, selected: Tensor) -> bool:
+    if index is None:
+        return False
+    return index.dtype in (torch.bool, torch.uint8) or (index.device != selected.device and index.ndim > 0)
+
+
+def _copy(args: Any, kwargs: Any) -> tuple[torch.device, torch.device, bool]:
+    """From where, to where, and whether it goes on meanwhile."""
+    if isinstance(args[1] if len(args) > 1 else None, Tensor):  # copy_(self, src, non_blocking)
+        return args[1].device, args[0].device, bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False))
+    return args[0].device, torch.device(kwargs.get("device") or args[0].device), bool(kwargs.get("non_blocking"))
+
+
+def _blocks(source: torch.device, target: torch.device, goes_on: bool) -> bool:
+    """To the main memory every copy is waited for, for what was copied is read there."""
+    return source != target and (AWAY in (source, target)) and not (goes_on and target == AWAY)
