@@ -85,7 +85,7 @@ def figures(name: str, rounds: int) -> dict[str, object]:
                 return mapped(side)(torch.arange(8)[None])
 
         def from_disk(side: str) -> Prepared:
-            return Prepared(lambda: forget(folders[side]), lambda _: used(side))
+            return Prepared(lambda index: forget(folders[side]), lambda _: used(side))
 
         found: dict[str, object] = {"model": name, "units": units}
         found["bytes"] = {side: folder_size(folder) for side, folder in folders.items()}

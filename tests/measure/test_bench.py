@@ -12,7 +12,7 @@ from prune_core import measure
 from prune_core.benching import bench_folders, text_lengths
 from prune_core.errors import DataError, ExportError, RecipeError
 from prune_core.exporting import export_model, runtimes
-from prune_core.measure import Grid, Prepared, Ratio
+from prune_core.measure import Grid, Prepared, Ratio, Setting
 from prune_core.measure.calls import make_call
 from prune_core.measure.explain import explain_folders
 from prune_core.measure.inputs import ragged_inputs
@@ -85,8 +85,23 @@ def test_what_prepares_a_call_is_not_timed(monkeypatch: pytest.MonkeyPatch):
         return seconds
 
     monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
-    call = Prepared(lambda: passes(100.0), lambda state: passes(state / 50))
+    call = Prepared(lambda index: passes(100.0), lambda state: passes(state / 50))
     assert measure.time_calls({"a": call}, rounds=3)["a"] == pytest.approx([2.0] * 3)
+
+
+def test_rounds_take_batches_in_turn_and_prime_each_with_itself(monkeypatch: pytest.MonkeyPatch):
+    """On a clock that a token moves by a second, a round takes as long as the batch whose turn it is."""
+    clock, turns = [0.0], []
+
+    def runs(input_ids: torch.Tensor) -> None:
+        turns.append(input_ids.shape[1])
+        clock[0] += input_ids.shape[1]
+
+    monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
+    batches = [{"input_ids": torch.zeros(1, length)} for length in (4, 8)]
+    call = make_call(tiny_model("bert"), runs, batches, Setting(batch_size=1, length=None))
+    assert measure.time_calls({"a": call}, rounds=4, primed=True)["a"] == [4, 8, 4, 8]
+    assert turns[-8:] == [4, 4, 8, 8, 4, 4, 8, 8]
 
 
 def greedy(model, batch: dict[str, torch.Tensor], count: int) -> torch.Tensor:
@@ -111,8 +126,8 @@ def test_prefill_and_decoding(family: str):
     batch, grid = measure.dummy_inputs(model, 2, 6), Grid(**QUICK, new_tokens=5)
     prefill, decode = (make_call(model, model, [batch], setting) for setting in grid.settings())
     with torch.inference_mode():
-        _, first = prefill.run(prefill.prepare())
-        last = decode.run(decode.prepare())
+        _, first = prefill.run(prefill.prepare(0))
+        last = decode.run(decode.prepare(0))
         tokens = greedy(model, batch, 6)
     assert torch.equal(first, tokens[:, :1])
     assert torch.equal(last, tokens[:, -1:])

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from typing import Any
 
 import torch
@@ -19,16 +18,19 @@ Batch = Mapping[str, Tensor]
 
 
 def make_call(model: PreTrainedModel, runs: Runs, batches: Sequence[Batch], setting: Setting) -> Prepared:
-    """One call of what `setting` names, computed by `runs`; each takes the next of the batches, which are where the
-    model is.
+    """One call of what `setting` names, computed by `runs`; the rounds take the batches, which are where the model is,
+    in turn.
     """
-    turn = cycle(batches)
+
+    def batch_of(index: int) -> Batch:
+        return batches[index % len(batches)]
+
     if setting.phase == "forward":
-        return Prepared(lambda: next(turn), lambda batch: runs(**batch))
+        return Prepared(batch_of, lambda batch: runs(**batch))
     steps = _Generation(model, runs, setting.new_tokens)
     if setting.phase == "prefill":
-        return Prepared(lambda: next(turn), steps.prefill)
-    return Prepared(lambda: steps.prefill(next(turn)), steps.decode)
+        return Prepared(batch_of, steps.prefill)
+    return Prepared(lambda index: steps.prefill(batch_of(index)), steps.decode)
 
 
 def check_generates(model: PreTrainedModel) -> None:

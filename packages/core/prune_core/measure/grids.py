@@ -151,7 +151,7 @@ class _Session:
     def _activations(self, call: Prepared, batches: int, setting: Setting) -> int | None:
         if setting.runtime == "cuda-graphs" or setting.runtime in EXPORTED:
             return None  # they have memory of their own
-        return max(activation_bytes(call.ready(), self.device) for _ in range(batches))
+        return max(activation_bytes(call.ready(index), self.device) for index in range(batches))
 
     def _batches(self, model: PreTrainedModel, setting: Setting) -> list[dict[str, Tensor]]:
         if setting.length is not None:
@@ -167,7 +167,7 @@ class _Session:
             model = self.models[name]
             call = make_call(model, model, batches, replace(setting, runtime="torch"))
             with torch.no_grad():
-                self.counted[work] = sum(flops_of(call.ready()) for _ in batches) // len(batches)
+                self.counted[work] = sum(flops_of(call.ready(index)) for index in range(len(batches))) // len(batches)
         return self.counted[work]
 
 

@@ -56,18 +56,20 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A call of which only `run` is timed, on what `prepare` returns."""
+    """A call of which only `run` is timed, on what `prepare` returns, which is told the number of the round."""
 
-    prepare: Callable[[], Any]
+    prepare: Callable[[int], Any]
     run: Callable[[Any], object]
 
-    def ready(self) -> Callable[[], object]:
-        """What is timed, with its state prepared."""
-        state = self.prepare()
+    def ready(self, index: int) -> Callable[[], object]:
+        """What is timed in this round, with its state prepared."""
+        state = self.prepare(index)
         return lambda: self.run(state)
 
 
 Call = Callable[[], object] | Prepared
+_Timer = Callable[[Call, int], float]
+"""Seconds of a call in the round of this number."""
 
 
 def time_calls(
@@ -75,8 +77,8 @@ def time_calls(
 ) -> dict[str, list[float]]:
     """Seconds of each call in each of `rounds` interleaved rounds; the order alternates by round.
 
-    `primed`: before each call that is timed comes the same untimed, so that caches hold what it needs, as where nothing
-    else runs between its calls; a large model would else push a small one out of them.
+    `primed`: before each call that is timed comes that of the same round untimed, so that caches hold what it needs, as
+    where nothing else runs between its calls; a large model would else push a small one out of them.
 
     Before them come warm-up rounds, six or more, until each of the calls was no faster in three rounds than in the
     three before. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
@@ -106,11 +108,9 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ra
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def _round(
-    calls: Mapping[str, Call], timer: Callable[[Call], float], index: int, seconds: Mapping[str, list[float]]
-) -> None:
+def _round(calls: Mapping[str, Call], timer: _Timer, index: int, seconds: Mapping[str, list[float]]) -> None:
     for name in list(calls) if index % 2 else reversed(list(calls)):
-        seconds[name].append(timer(calls[name]))
+        seconds[name].append(timer(calls[name], index))
 
 
 def _stable(seconds: Sequence[float]) -> bool:
@@ -121,27 +121,27 @@ def _stable(seconds: Sequence[float]) -> bool:
     return statistics.median(now) >= _STILL_FASTER * statistics.median(before)
 
 
-def _primed(timer: Callable[[Call], float]) -> Callable[[Call], float]:
-    def timed(call: Call) -> float:
-        _ready(call)()
-        return timer(call)
+def _primed(timer: _Timer) -> _Timer:
+    def timed(call: Call, index: int) -> float:
+        _ready(call, index)()
+        return timer(call, index)
 
     return timed
 
 
-def _ready(call: Call) -> Callable[[], object]:
-    return call.ready() if isinstance(call, Prepared) else call
+def _ready(call: Call, index: int) -> Callable[[], object]:
+    return call.ready(index) if isinstance(call, Prepared) else call
 
 
-def _wall_seconds(call: Call) -> float:
-    ready = _ready(call)
+def _wall_seconds(call: Call, index: int) -> float:
+    ready = _ready(call, index)
     start = time.perf_counter()
     ready()
     return time.perf_counter() - start
 
 
-def _cuda_seconds(call: Call) -> float:
-    ready = _ready(call)
+def _cuda_seconds(call: Call, index: int) -> float:
+    ready = _ready(call, index)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
