@@ -167,6 +167,16 @@ def test_folders_are_loaded_as_the_class_that_saved_them(tmp_path: Path):
     assert found.baseline.file_bytes > found.model.file_bytes
 
 
+def test_the_size_of_a_folder_is_that_of_the_weights_that_are_loaded(tmp_path: Path):
+    """One copy of the weights, without what a Trainer leaves beside them."""
+    for name, size in (("training_args.bin", 7), ("optimizer.bin", 900), ("pytorch_model-00001-of-00002.bin", 30)):
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "pytorch_model-00002-of-00002.bin").write_bytes(bytes(12))
+    assert measure.folder_size(tmp_path) == 42
+    (tmp_path / "model.safetensors").write_bytes(bytes(41))
+    assert measure.folder_size(tmp_path) == 41
+
+
 def test_settings_that_do_not_fit():
     with pytest.raises(RecipeError, match=r"measure.length: 33 tokens .* takes 32 at most"):
         measure.compare(bert(), bert(), SECTION.model_copy(update={"length": 33}))

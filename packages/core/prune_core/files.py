@@ -9,7 +9,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from prune_core.errors import DataError
+from prune_core.errors import DataError, ModelError
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @contextmanager
@@ -41,6 +43,16 @@ def refuse_occupied(folder: Path) -> None:
     """DataError where something stands already at the place of a folder that is to be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; choose another --output")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads the weights of a model folder from: those of safetensors where there are any,
+    else PyTorch's own, without the optimizers and arguments that lie beside them. ModelError when there are none.
+    """
+    for pattern in _WEIGHTS:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise ModelError(f"{folder} holds no weights: no {' and no '.join(_WEIGHTS)}")
 
 
 def write_text(path: Path, text: str) -> None:

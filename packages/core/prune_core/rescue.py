@@ -22,6 +22,7 @@ from transformers.modeling_utils import load_state_dict
 
 from prune_core.compaction.resize import lines
 from prune_core.errors import MaskError, ModelError, brief
+from prune_core.files import weight_files
 from prune_core.granularity import Element
 from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
@@ -30,7 +31,6 @@ from prune_core.pretrained import load_saved, read_config, saved_class
 from prune_core.saving import needs_us
 from prune_core.structure import Attention, ModelStructure, Unit
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _ORIGINAL, _MASK = "_orig", "_mask"
 """What torch.nn.utils.prune appends to the name of a parameter that it prunes."""
 
@@ -76,20 +76,17 @@ def masks_of_zeros(model: PreTrainedModel, structure: ModelStructure) -> MaskSet
 
 def _state(folder: Path) -> State:
     """All weights of a folder. Files of PyTorch are read as data only: nothing in them is executed."""
-    for pattern in _WEIGHTS:
-        state: State = {}
-        for path in sorted(folder.glob(pattern)):
-            try:
-                state |= load_state_dict(path, weights_only=True)
-            except UnpicklingError as error:
-                raise ModelError(
-                    f"{path} holds more than weights, or is damaged; nothing in it was run: convert it to safetensors"
-                ) from error
-            except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-                raise ModelError(f"{path} cannot be read: {brief(error)}") from error
-        if state:
-            return state
-    raise ModelError(f"{folder} holds no weights: no {' and no '.join(_WEIGHTS)}")
+    state: State = {}
+    for path in weight_files(folder):
+        try:
+            state |= load_state_dict(path, weights_only=True)
+        except UnpicklingError as error:
+            raise ModelError(
+                f"{path} holds more than weights, or is damaged; nothing in it was run: convert it to safetensors"
+            ) from error
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read: {brief(error)}") from error
+    return state
 
 
 def _unmasked(state: State) -> State:

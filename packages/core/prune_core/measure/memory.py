@@ -8,17 +8,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from prune_core.errors import ModelError
-
-_WEIGHT_FILES = ("*.safetensors", "*.bin")
+from prune_core.files import weight_files
 
 
 def folder_size(path: Path) -> int:
     """Bytes of the weight files of a model folder; ModelError when there are none."""
-    files = [file for pattern in _WEIGHT_FILES for file in path.glob(pattern)]
-    if not files:
-        raise ModelError(f"{path} holds no weights: no {' or '.join(_WEIGHT_FILES)} was found")
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in weight_files(path))
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
