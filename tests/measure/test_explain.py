@@ -56,6 +56,21 @@ def test_families_of_all_kinds_are_explained(family: str):
     assert found.model.operations > 20
 
 
+def test_what_is_profiled_is_computed_as_what_is_timed():
+    """In full float32, whatever the process was set to."""
+    seen = set()
+    model = bert(hidden_size=16, intermediate_size=16)
+    model.register_forward_pre_hook(lambda *_: seen.add(torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        explain(model, model, MeasureSection(batch_size=1, length=4, rounds=3), "cpu")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"highest"}
+
+
 def test_many_small_operations_are_launch_bound():
     model = bert(hidden_size=8, num_hidden_layers=8, intermediate_size=8)
     found = explain(model, model, MeasureSection(batch_size=1, length=4, rounds=5), "cpu")

@@ -25,6 +25,7 @@ from prune_core.errors import StructureError
 from prune_core.grid import DType
 from prune_core.loading import structure_of
 from prune_core.measure.advice import advise
+from prune_core.measure.calls import arithmetic
 from prune_core.measure.comparison import Comparison, compare, fitting
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.grids import Side, settled
@@ -123,7 +124,7 @@ def explain(
     for side, one in ((comparison.baseline, baseline), (comparison.model, model)):
         there = settled(one, target, dtype)
         batch = placed(dummy_inputs(there, section.batch_size, section.length), there)
-        with evaluating(there):
+        with arithmetic(dtype), evaluating(there):
             kinds = _kinds_of(there, structures[side.name])
             found[side.name] = _breakdown(side, there, batch, kinds)
     return Explanation(
