@@ -6,10 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd.profiler_util import FunctionEvent
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from prune_core import measure
-from prune_core.measure.explain import BETWEEN, KINDS, Breakdown, Explanation, explain, explain_folders
+from prune_core.measure.explain import (
+    BETWEEN,
+    KINDS,
+    Breakdown,
+    Explanation,
+    _operations,
+    _profiled,
+    _spent,
+    explain,
+    explain_folders,
+)
 from prune_core.recipe import MeasureSection
 from prune_core.testing.tiny import tiny_model
 
@@ -69,6 +80,38 @@ def test_what_is_profiled_is_computed_as_what_is_timed():
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen == {"highest"}
+
+
+def launched(name: str, *kernels: tuple[str, float], parent: FunctionEvent | None = None) -> FunctionEvent:
+    """What the profiler says of an operation with these kernels, by name and microseconds."""
+    event = FunctionEvent(id=0, name=name, thread=0, start_us=0, end_us=50, use_device="cuda")
+    for kernel, duration in kernels:
+        event.append_kernel(kernel, 0, duration)
+    if parent is not None:
+        event.set_cpu_parent(parent)
+        parent.append_cpu_child(event)
+    return event
+
+
+def test_the_shadow_of_a_mark_on_the_gpu_is_no_kernel():
+    mark = launched("prune: linear", ("prune: linear", 900.0))
+    events = [mark, launched("aten::addmm", ("gemm", 30.0), ("reduce", 10.0), parent=mark)]
+    assert _operations(events, on_cuda=True) == 2
+    assert {kind: spent for kind, spent in _spent(events, on_cuda=True).items() if spent} == {
+        "linear": pytest.approx(40e-6)
+    }
+
+
+def test_operations_are_counted_in_a_pass_behind_the_first(monkeypatch: pytest.MonkeyPatch):
+    """In the first one the profiler of CUDA warms up, and misses some."""
+    model, seen = bert(hidden_size=16, intermediate_size=16), []
+
+    def profiled(*given):
+        seen.append(_profiled(*given))
+        return seen[-1] if len(seen) > 1 else []
+
+    monkeypatch.setattr("prune_core.measure.explain._profiled", profiled)
+    assert explain(model, model, MeasureSection(batch_size=1, length=4, rounds=3), "cpu").baseline.operations > 10
 
 
 def test_many_small_operations_are_launch_bound():

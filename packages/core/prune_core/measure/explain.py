@@ -181,7 +181,7 @@ def _breakdown(side: Side, model: PreTrainedModel, batch: Mapping[str, Any], kin
     scale = min(1.0, seconds / total) if total else 0.0  # under the profiler operations can only be slower
     shares = {kind: scale * typical[kind] for kind in KINDS}
     shares[BETWEEN] = max(seconds - sum(shares.values()), 0.0)
-    return Breakdown(side.name, seconds, shares, _operations(passes[0], on_cuda))
+    return Breakdown(side.name, seconds, shares, _operations(passes[-1], on_cuda))
 
 
 def _profiled(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[FunctionEvent]:
@@ -206,11 +206,14 @@ def _spent(events: Sequence[FunctionEvent], on_cuda: bool) -> dict[str, float]:
 
 
 def _operations(events: Sequence[FunctionEvent], on_cuda: bool) -> int:
-    """Kernels of one pass on CUDA; operations that the model calls, not those inside of them, on the CPU."""
+    """Kernels of one pass on CUDA; operations that the model calls, not those inside of them, on the CPU.
+
+    A mark is none, and has none: the profiler gives it a shadow among the kernels, as long as those that ran in it.
+    """
+    own = [event for event in events if not event.name.startswith(_MARK)]
     if on_cuda:
-        return sum(len(event.kernels) for event in events)
-    outer = [event for event in events if event.cpu_parent is None or event.cpu_parent.name.startswith(_MARK)]
-    return sum(not event.name.startswith(_MARK) for event in outer)
+        return sum(len(event.kernels) for event in own)
+    return sum(event.cpu_parent is None or event.cpu_parent.name.startswith(_MARK) for event in own)
 
 
 def _kind(event: FunctionEvent, known: dict[int, tuple[str, bool]]) -> tuple[str, bool]:
