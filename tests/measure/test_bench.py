@@ -137,6 +137,24 @@ def test_prefill_and_decoding(family: str):
     assert timing.throughput == pytest.approx(2 * 5 / timing.p50)
 
 
+def test_new_tokens_stand_behind_the_text_and_need_positions_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Asked for by nobody, a text leaves them room; asked for, it is refused before anything is measured."""
+    model = tiny_model("gpt2")
+    longest = usable_length(model.config)
+    with monkeypatch.context() as patched:
+        patched.setattr("prune_core.measure.grids.time_calls", lambda *_, **__: pytest.fail("something was measured"))
+        grid = Grid(batch_sizes=(1,), lengths=(4, longest - 2), new_tokens=3)
+        said = f"measure.length: {longest - 2} tokens and 3 new ones were asked for, .* takes {longest} at most"
+        with pytest.raises(RecipeError, match=said):
+            measure.bench({"dense": model}, grid, "cpu")
+        with pytest.raises(RecipeError, match=r"1 tokens and 64 new ones were asked for, BartFor.* takes 64 at most"):
+            measure.bench({"dense": tiny_model("bart")}, Grid(**QUICK, new_tokens=64), "cpu")
+    model.save_pretrained(tmp_path / "model")
+    folder = str(tmp_path / "model")
+    found = bench_folders([folder], folder, Grid(batch_sizes=(1,), rounds=3, new_tokens=3), "cpu")
+    assert [row.setting.length for row in found.rows] == [longest - 3] * 2
+
+
 def test_texts_of_the_lengths_of_a_data_set():
     model = tiny_model("bert")
     right, left = (ragged_inputs(model, [2, 5, 1], left=left)["attention_mask"].tolist() for left in (False, True))
@@ -170,14 +188,14 @@ def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: P
     _tokenizer().save_pretrained(tmp_path / "model")
     longest = usable_length(model.config)
     (tmp_path / "texts.txt").write_text("good film\n\nbad\n" + "very " * 500 + "\n")
-    assert sorted(text_lengths(str(tmp_path / "texts.txt"), str(tmp_path / "model"), [model])) == [3, 4, longest]
+    assert sorted(text_lengths(str(tmp_path / "texts.txt"), str(tmp_path / "model"), [longest])) == [3, 4, longest]
     grid = Grid(batch_sizes=(3,), lengths_of=str(tmp_path / "texts.txt"), rounds=3)
     name = str(tmp_path / "model")
     found = bench_folders([name], name, grid, "cpu")
     assert [side.name for side in found.rows[0].sides] == [name, f"{name} (2)"]
     assert found.rows[0].sides[1].file_bytes == (tmp_path / "model/model.safetensors").stat().st_size
     with pytest.raises(DataError):
-        text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [model])
+        text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [])
 
 
 def test_what_cannot_be_measured_so():

@@ -27,10 +27,11 @@ def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str 
     """
     paths = _named([baseline, *models])
     loaded = {name: load_saved(path) for name, path in paths.items()}
+    limits = _limits(loaded.values(), grid.new_tokens or 0)
     if grid.lengths_of is None:
-        found = bench(loaded, grid.at_most(min(_limits(loaded.values()), default=max(grid.lengths))), device)
+        found = bench(loaded, grid.at_most(min(limits, default=max(grid.lengths))), device)
     else:
-        found = bench(loaded, grid, device, text_lengths(grid.lengths_of, baseline, list(loaded.values())))
+        found = bench(loaded, grid, device, text_lengths(grid.lengths_of, baseline, limits))
     sizes = {name: folder_size(Path(path)) for name, path in paths.items() if Path(path).is_dir()}
     return replace(found, rows=tuple(_with_sizes(row, sizes) for row in found.rows))
 
@@ -41,22 +42,26 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
     return {path if count == 1 else f"{path} ({count})": path for path, count in zip(paths, counts, strict=True)}
 
 
-def text_lengths(source: str, model: str, models: Sequence[PreTrainedModel]) -> list[int]:
-    """Tokens of each text of a data set in random order, cut to what all `models` take.
+def text_lengths(source: str, model: str, limits: Sequence[int]) -> list[int]:
+    """Tokens of each text of a data set in random order, cut to the least of `limits`.
 
     `source` is a file (txt, a text a line, or a table whose columns of strings are the texts), or a task, by name,
     whose validation features are taken; the tokenizer is that of `model`. DataError where they have no token ids.
     """
     found = _in_file(Path(source), model) if Path(source).is_file() else _in_task(source, model)
-    limits = _limits(models)
     lengths = [min([length, *limits]) for length in found if length > 0]
     random.Random(0).shuffle(lengths)
     return lengths
 
 
-def _limits(models: Iterable[PreTrainedModel]) -> list[int]:
-    """The most tokens that each takes which has a limit."""
-    return [limit for limit in (usable_length(one.config.get_text_config()) for one in models) if limit is not None]
+def _limits(models: Iterable[PreTrainedModel], new_tokens: int) -> list[int]:
+    """The most tokens of a text that each takes which has a limit; a decoder goes on from there by `new_tokens`."""
+    found = []
+    for model in models:
+        behind = 0 if model.config.is_encoder_decoder else new_tokens
+        if (limit := usable_length(model.config.get_text_config())) is not None:
+            found.append(max(limit - behind, 1))
+    return found
 
 
 def _in_file(path: Path, model: str) -> list[int]:

@@ -22,7 +22,7 @@ from prune_core.measure.calls import arithmetic, attending, check_generates, inf
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
-from prune_core.measure.inputs import dummy_inputs, placed, ragged_inputs
+from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_inputs
 from prune_core.measure.memory import activation_bytes, weight_bytes
 from prune_core.measure.runtimes import Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
@@ -94,7 +94,7 @@ def bench(
     elsewhere or of another dtype is copied. RecipeError when a setting does not fit the models or the device.
     """
     target = pick_device(device)
-    _check(models, grid, target, len(lengths))
+    _check(models, grid, target, lengths)
     rows = []
     with computing_with(grid.threads), evaluating(*models.values()):
         machine_then = machine(target)
@@ -171,10 +171,11 @@ class _Session:
         return self.counted[work]
 
 
-def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.device, texts: int) -> None:
-    if grid.lengths_of is not None and texts < max(grid.batch_sizes):
+def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.device, texts: Sequence[int]) -> None:
+    """RecipeError where a setting fits not these models, this device or the lengths of these texts."""
+    if grid.lengths_of is not None and len(texts) < max(grid.batch_sizes):
         raise RecipeError(
-            f"lengths_of: {grid.lengths_of} has {texts} texts, fewer than a batch of {max(grid.batch_sizes)}"
+            f"lengths_of: {grid.lengths_of} has {len(texts)} texts, fewer than a batch of {max(grid.batch_sizes)}"
         )
     only_there = {"cuda-graphs", "tf32"} if device.type != "cuda" else EXPORTED
     wanted = [name for name in (*grid.runtimes, *grid.dtypes) if name in only_there]
@@ -182,8 +183,10 @@ def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.devi
         where = "on the CPU" if wanted[0] in EXPORTED else "on CUDA devices"
         raise RecipeError(f"{wanted[0]}: it is there {where} only, and this is measured on the {device.type}")
     if grid.new_tokens is not None:
+        longest = max(grid.lengths if grid.lengths_of is None else texts)
         for model in models.values():
             check_generates(model)
+            check_room(model, longest, grid.new_tokens)
 
 
 def settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:

@@ -63,6 +63,16 @@ def ragged_inputs(model: PreTrainedModel, lengths: Sequence[int], left: bool) ->
     return batch
 
 
+def check_room(model: PreTrainedModel, length: int, new_tokens: int) -> None:
+    """RecipeError where `new_tokens` behind a text of `length` are more than the positions of a model that generates;
+    beside an encoder they stand behind the one token that a decoder starts with.
+    """
+    if model.config.is_encoder_decoder:
+        _check_length(model, 1, _decoder_length(model), new_tokens)
+    else:
+        _check_length(model, length, usable_length(model.config.get_text_config()), new_tokens)
+
+
 def placed(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
     """The batch where the model is, floats in its dtype."""
     return {
@@ -102,10 +112,11 @@ def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
         raise ModelError(f"{type(model).__name__} takes images in a way that is not known: {why}") from error
 
 
-def _check_length(model: PreTrainedModel, length: int, longest: int | None) -> None:
-    if longest is not None and length > longest:
+def _check_length(model: PreTrainedModel, length: int, longest: int | None, new_tokens: int = 0) -> None:
+    if longest is not None and length + new_tokens > longest:
+        new = f" and {new_tokens} new ones" if new_tokens else ""
         raise RecipeError(
-            f"measure.length: {length} tokens were asked for, {type(model).__name__} takes {longest} at most"
+            f"measure.length: {length} tokens{new} were asked for, {type(model).__name__} takes {longest} at most"
         )
 
 
@@ -154,9 +165,17 @@ def _spectrum_inputs(
 
 def _decoder_ids(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> Tensor:
     """What a decoder reads behind images or sounds."""
-    config = getattr(model.config, "decoder", model.config)
-    _check_length(model, length, getattr(config, "max_target_positions", None) or usable_length(config))
-    return torch.randint(config.vocab_size, (batch_size, length), generator=generator)
+    _check_length(model, length, _decoder_length(model))
+    return torch.randint(_decoder_config(model).vocab_size, (batch_size, length), generator=generator)
+
+
+def _decoder_length(model: PreTrainedModel) -> int | None:
+    config = _decoder_config(model)
+    return getattr(config, "max_target_positions", None) or usable_length(config)
+
+
+def _decoder_config(model: PreTrainedModel) -> Any:
+    return getattr(model.config, "decoder", model.config)
 
 
 def _fields(model: PreTrainedModel, *names: str) -> list[Any]:
