@@ -79,12 +79,18 @@ def test_hands_on_what_is_wanted(prune: Callable, calls: list[Any], tmp_path: Pa
         "batch x length",
         "logits",
         "2e-07",
-        "2.00 (1.90 to 2.10)",
+        "2.00x (1.90 to 2.10)",
         "int8: int8.accuracy",
         "0.75",
         "int8 rounds",
     ):
         assert part in result.out
+
+
+def test_no_speed_up_is_called_none(prune: Callable, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FACTS["speed"], "speedup_low", 0.9)
+    result = prune("export", "m", "--format", "onnx", "--output", "o")
+    assert "no significant difference (0.90 to 2.10)" in result.out
 
 
 def test_prints_json(prune: Callable, calls: list[Any]) -> None:

@@ -130,7 +130,7 @@ def explained(model: dict[str, float], baseline: dict[str, float] | None = None,
         whole = {kind: kinds.get(kind, 0.0) * 1e-3 for kind in KINDS}
         return Breakdown(name, sum(whole.values()), whole, 100)
 
-    comparison = replace(comparison, speedup=2.0, significant=True)
+    comparison = replace(comparison, speedup=2.0, speedup_low=1.9, speedup_high=2.1)
     fields = {"weight_ratio": None, "ragged": (), **changes}
     return Explanation(side("model", model), side("dense", baseline or model), comparison, **fields)
 
@@ -140,7 +140,7 @@ def test_what_can_still_be_won():
     assert found.winnable == pytest.approx(0.6)
     assert found.limit == pytest.approx(100 / 20)
     assert found.advice[-1].startswith("60% of the time is in what pruning makes smaller")
-    assert "2.00x now, 5.0x if all of it were gone" in found.advice[-1]
+    assert "2.00x (1.90 to 2.10) now, 5.0x if all of it were gone" in found.advice[-1]
     data = json.loads(json.dumps(found.to_dict()))
     assert data["winnable"] == pytest.approx(0.6)
     assert data["advice"] == list(found.advice)

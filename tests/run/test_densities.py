@@ -8,6 +8,7 @@ import pytest
 
 from prune_core.errors import RecipeError, RunError, StructureError
 from prune_core.masks import MaskSet
+from prune_core.measure import Ratio
 from prune_core.pretrained import load_saved
 from prune_core.run import check, run
 from prune_core.verify import verify_run
@@ -59,6 +60,10 @@ def test_all_have_the_dense_model_as_their_teacher_and_to_compare_with(through, 
     rows = manifest["summary"]
     assert [row["density"].split()[0] for row in rows] == ["1", *(f"{m['density']['reached']:.3f}" for m in members)]
     assert [row["accuracy"] for row in rows[1:]] == [f"{one['metric']['pruned']:.4f}" for one in members]
+    speedups = [str(Ratio.from_dict(one["speedup"])) for one in members]
+    assert [row["speed-up"] for row in rows[1:]] == speedups
+    own = [{row["figure"]: row["pruned"] for row in one["summary"]} for one in members]
+    assert [one["speed-up"] for one in own] == speedups
 
 
 def test_killed_in_the_second_density(through, recipe, children, same_result, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prune_core.measure import Ratio
 from prune_core.places import absolute_path
 from prune_core.preparation import Job
 from prune_core.recipe import DepthSection, Recipe
@@ -87,6 +88,6 @@ def _row(manifest: dict[str, Any]) -> dict[str, str]:
         "density": f"{density['reached']:.3f} (asked {density['asked']:g})",
         metric["name"]: f"{metric['pruned']:.4f}",
         "parameters": f"{speedup['model']['parameters']:,}",
-        "speed-up": f"{speedup['speedup']:.2f}x",
+        "speed-up": str(Ratio.from_dict(speedup)),
         "model": f"{Path(manifest['output']).name}/model",
     }

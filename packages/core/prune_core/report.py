@@ -74,7 +74,6 @@ class Results:
         sides = self.comparison.model, self.comparison.baseline
         model, baseline = sides
         heads, neurons = self._kept("attention"), self._kept("ffn")
-        low, high = self.comparison.speedup_low, self.comparison.speedup_high
         batch = self.comparison.settings["batch_size"]
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
         title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
@@ -102,7 +101,7 @@ class Results:
                 f"{baseline.timing.p50 * 1e3:.1f}",
                 f"{model.timing.p50 * 1e3:.1f}",
             ),
-            _row("speed-up", "1", f"{self.comparison.speedup:.2f}x ({low:.2f} to {high:.2f})"),
+            _row("speed-up", "1", str(self.comparison.ratio)),
             _row(f"masked = compact{when}", "", f"yes, to {self.verification.masked_vs_compact:.1e}"),
             _row("compact = reloaded", "", "yes, exactly"),
         ]

@@ -10,7 +10,7 @@ from prune_cli import grids, options
 
 if TYPE_CHECKING:
     from prune_core.grid import Grid, Setting
-    from prune_core.measure import Bench, Machine, Ratio, Row, Side
+    from prune_core.measure import Bench, Machine, Row, Side
     from prune_core.networks import NetworkBench
 
 
@@ -86,7 +86,7 @@ def _tables(found: "Bench") -> None:
     first, sides = found.rows[0], found.rows[0].sides
     for side, ratio in zip(sides[1:], first.speedups, strict=True):
         if len(found.rows) == 1:
-            typer.secho(f"{side.name}: {_said(ratio)}", bold=True)
+            typer.secho(f"{side.name}: {ratio}", bold=True)
     columns = ["figure", *(render.short(side.name) for side in sides)]
     render.print_table("Models", columns, [(name, *values) for name, values in _sizes(first)])
     body = [line for row in found.rows for line in _lines(row)]
@@ -107,7 +107,7 @@ def _sizes(row: "Row") -> Iterator[tuple[str, list[float | None]]]:
 def _lines(row: "Row") -> Iterator[tuple[object, ...]]:
     from prune_cli import render
 
-    ratios = [("", ""), *((_said(r), f"1/{f:.2f}") for r, f in zip(row.speedups, row.flop_ratios, strict=True))]
+    ratios = [("", ""), *((str(r), f"1/{f:.2f}") for r, f in zip(row.speedups, row.flop_ratios, strict=True))]
     for side, (speedup, flops) in zip(row.sides, ratios, strict=True):
         figures = (speedup, flops, side.flops / 1e9, side.activation_bytes and side.activation_bytes / 1e6)
         yield (render.short(side.name), *_setting(row.setting), *_times(side), *figures)
@@ -124,16 +124,11 @@ def _times(side: "Side") -> tuple[float, ...]:
     return timing.p50 * 1e3, timing.p90 * 1e3, timing.p99 * 1e3, timing.throughput
 
 
-def _said(ratio: "Ratio") -> str:
-    interval = f"({ratio.low:.2f} to {ratio.high:.2f})"
-    return f"{ratio.value:.2f}x {interval}" if ratio.significant else f"no significant difference {interval}"
-
-
 def _networks(found: "NetworkBench") -> None:
     from prune_cli import render
 
     rows = [
-        (row.name, *_setting(row.setting), row.timing.p50 * 1e3, rival.name, _said(rival.speedup))
+        (row.name, *_setting(row.setting), row.timing.p50 * 1e3, rival.name, str(rival.speedup))
         + (
             f"{rival.flop_limit:.2f}x",
             f"{rival.speedup.value / rival.flop_limit:.0%}",

@@ -99,10 +99,11 @@ def _shapes(facts: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 def _speed(speed: dict[str, Any]) -> list[tuple[str, object]]:
+    from prune_core.measure import Ratio
+
     where = f"batch {speed['batch_size']}, length {speed['length']}, {speed['machine']['threads']} threads"
     rows: list[tuple[str, object]] = [(f"ms a batch ({where})", speed["model"]["p50"] * 1e3)]
     if "baseline" in speed:
-        interval = f"{speed['speedup_low']:.2f} to {speed['speedup_high']:.2f}"
         rows.append(("ms a batch of the baseline", speed["baseline"]["p50"] * 1e3))
-        rows.append(("times as fast in this runtime", f"{speed['speedup']:.2f} ({interval})"))
+        rows.append(("speed-up in this runtime", str(Ratio.from_dict(speed))))
     return rows

@@ -92,9 +92,7 @@ def _behind(found: Explanation) -> Iterator[tuple[float, str]]:
 
 def _outlook(found: Explanation) -> str:
     """What pruning can still win."""
-    speedup = found.comparison.speedup
-    now = f"{speedup:.2f}x now" if found.comparison.significant else "no significant difference now"
     return (
         f"{found.winnable:.0%} of the time is in what pruning makes smaller (linears, attention, activations): "
-        f"{now}, {found.limit:.1f}x if all of it were gone"
+        f"{found.comparison.ratio} now, {found.limit:.1f}x if all of it were gone"
     )

@@ -10,6 +10,7 @@ from prune_core.grid import DType, Grid
 from prune_core.measure.grids import Side, bench
 from prune_core.measure.host import Machine
 from prune_core.measure.memory import folder_size
+from prune_core.measure.timing import Ratio
 from prune_core.pretrained import load_saved, usable_length
 from prune_core.recipe import MeasureSection
 
@@ -29,6 +30,11 @@ class Comparison:
     flop_ratio: float
     settings: dict[str, Any]
     machine: Machine
+
+    @property
+    def ratio(self) -> Ratio:
+        """The speed-up with its interval."""
+        return Ratio(self.speedup, self.speedup_low, self.speedup_high)
 
     def with_folders(self, model: Path, baseline: Path) -> "Comparison":
         """The same with the file sizes of two folders; None stays where one is no folder (a hub name)."""

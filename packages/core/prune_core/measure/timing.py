@@ -37,11 +37,20 @@ class Timing:
 
 
 class Ratio(NamedTuple):
-    """Median of paired ratios, and its 95 % bootstrap interval."""
+    """Median of paired ratios, and its 95 % bootstrap interval. As text it is a speed-up, or that there is none."""
 
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        interval = f"({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f}x {interval}" if self.significant else f"no significant difference {interval}"
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Ratio":
+        """Of the fields that `to_dict` gives, among whatever others."""
+        return cls(fields["speedup"], fields["speedup_low"], fields["speedup_high"])
 
     @property
     def significant(self) -> bool:
