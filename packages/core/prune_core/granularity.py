@@ -88,7 +88,9 @@ class Block(Granularity):
         return values.view(rows, self.height, columns, self.width)
 
     def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
-        return times(self._split(weight), mask[:, None, :, None]).view(weight.shape)
+        rows, columns = mask.shape
+        lines = mask[:, None, :, None].expand(rows, 1, columns, self.width).reshape(rows, 1, -1)
+        return times(weight.view(rows, self.height, -1), lines).view(weight.shape)  # whole rows: products of long runs
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         return mask.repeat_interleave(self.height, dim=0).repeat_interleave(self.width, dim=1)

@@ -34,9 +34,9 @@ def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
     return [part.view_as(one) for part, one in zip(mask.split([s.numel() for s in scores]), scores, strict=True)]
 
 
-def above(scores: Tensor, cut: Tensor) -> Tensor:
-    """1 where scores > `cut`, a scalar, in their dtype: of many single weights no mask of booleans is made first."""
-    return torch.gt(scores, cut, out=torch.empty_like(scores))
+def above(scores: Tensor, cut: Tensor, out: Tensor | None = None) -> Tensor:
+    """1 where scores > `cut`, a scalar, in `out` or in a tensor like them: no mask of booleans is made first."""
+    return torch.gt(scores, cut, out=torch.empty_like(scores) if out is None else out)
 
 
 def threshold(scores: Tensor, cut: float | Tensor, floor: float = 0.0) -> Tensor:

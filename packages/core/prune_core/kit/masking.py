@@ -69,7 +69,8 @@ class MaskingStrategy(Strategy):
         if exact and self.sparse:
             return self._stored(pool, ranking, budget)
         threshold = cut_threshold(pool.units, ranking, budget, exact=exact)
-        return [binarizers.above(ranking[group.plan.name], threshold) for group in groups]
+        spare = [None if self._gated else group.mask for group in groups]  # written over: of many weights a copy costs
+        return [binarizers.above(ranking[g.plan.name], threshold, out) for g, out in zip(groups, spare, strict=True)]
 
     def prepare(self, context: Context) -> None:
         plans = self.layout(context.structure.without(self.config.exclude))

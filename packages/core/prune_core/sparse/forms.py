@@ -7,7 +7,7 @@ derived from the weight; where a gradient is wanted, or the weight is another on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,7 +19,7 @@ _BLOCKS = (128, 64, 32, 16)
 _TILE = 64
 """Rows and columns of what torch packs two of four come in multiples of this for every dtype and backend."""
 _HALF = (torch.float16, torch.bfloat16)
-_DERIVED = ("_parts", "_packed", "_padding", "_of")
+_DERIVED = ("_parts", "_stacks", "_places", "_packed", "_padding", "_of")
 
 
 class Form(nn.Linear, ABC):
@@ -101,6 +101,39 @@ class RowsOfBlocks(Form):
         return found.T.contiguous() if self.bias is None else torch.add(found.T, self.bias)
 
 
+class StackedRows(RowsOfBlocks):
+    """On the CPU: the same products, eight at a time as one batch, each of which a thread computes alone.
+
+    With few tokens a product is too small to be shared out. Those of a batch read about as many inputs: rows are sorted
+    by how many they read, and the shorter ones are filled up with zeros.
+    """
+
+    kind = "stacked rows of blocks"
+    _TOGETHER = 8
+    _stacks: list[tuple[Tensor, Tensor]]
+    _places: Tensor
+
+    def _derive(self, option: int) -> None:
+        super()._derive(option)
+        read = torch.tensor([len(columns) for columns, _ in self._parts])
+        order = read.argsort()
+        self._stacks = [_stacked([self._parts[row] for row in rows]) for rows in order.split(self._TOGETHER)]
+        self._places = (order.argsort()[:, None] * option + torch.arange(option)).flatten()
+        del self._parts
+
+    def _sparse(self, flat: Tensor) -> Tensor:
+        turned, tokens = flat.T.contiguous(), len(flat)
+        found = turned.new_empty(self.out_features, tokens)
+        start = 0
+        for columns, blocks in self._stacks:
+            many, rows, width = blocks.shape
+            place = found[start : start + many * rows].view(many, rows, tokens)
+            torch.bmm(blocks, turned.index_select(0, columns).view(many, width, tokens), out=place)
+            start += many * rows
+        found = found.index_select(0, self._places).T
+        return found.contiguous() if self.bias is None else torch.add(found, self.bias)
+
+
 class BlockSparse(Form):
     """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels."""
 
@@ -175,7 +208,7 @@ class TwoOfFour(Form):
         return found[:, : self.out_features]
 
 
-FORMS: tuple[type[Form], ...] = (RowsOfBlocks, BlockSparse, TwoOfFour)
+FORMS: tuple[type[Form], ...] = (RowsOfBlocks, StackedRows, BlockSparse, TwoOfFour)
 
 
 def make_dense(layer: nn.Linear) -> None:
@@ -184,6 +217,16 @@ def make_dense(layer: nn.Linear) -> None:
         for name in _DERIVED:
             layer.__dict__.pop(name, None)
         setattr(layer, "__class__", nn.Linear)  # noqa: B010  # the type checker takes no base class for its own
+
+
+def _stacked(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Columns [many x widest] that blocks of rows read, one after the other, and the blocks [many, rows, widest].
+
+    Where a block reads fewer it multiplies what another one reads by zeros.
+    """
+    widest = max(len(columns) for columns, _ in parts)
+    wide = [F.pad(columns, (0, widest - len(columns))) for columns, _ in parts]
+    return torch.cat(wide), torch.stack([F.pad(block, (0, widest - block.shape[1])) for _, block in parts])
 
 
 def _has_kernels(weight: Tensor) -> bool:
