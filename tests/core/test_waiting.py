@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +20,12 @@ from prune_core.teacher import Teacher
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import PruningTrainer, arguments, train
 from tests.core.loops import BINARIZERS, BLOCKS, STRATEGIES
-from tests.core.waits import AWAY, Waits
+from tests.core.waits import AWAY, Waits, without_those_of_transformers
 
 
 @pytest.fixture(autouse=True)
-def _transformers_asks_for_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers itself waits once a forward, of the dense model too: to see whether a mask hides anything."""
-    monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
+def _ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_those_of_transformers(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +47,10 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x: x.masked_fill_(x > 0, 0) if x.unique().numel() else x,
     ],
 )
-@pytest.mark.parametrize("device", ["cpu", AWAY])
-def test_operations_that_wait_are_seen(device: Any, operation: Callable[[torch.Tensor], object]):
+@pytest.mark.parametrize("device", [torch.device("cpu"), AWAY])
+def test_operations_that_wait_are_seen(device: torch.device, operation: Callable[[torch.Tensor], object]):
     x = torch.randn(8, device=device)
-    waits = Waits()
+    waits = Waits(device)
     with waits, suppress(RuntimeError, NotImplementedError):  # a tensor without values has none to give
         operation(x)
     assert waits.found
@@ -111,16 +111,15 @@ def _of(binarizer: str | None) -> dict[str, str]:
     return {} if binarizer is None else {"binarizer": binarizer}
 
 
-@contextmanager
-def watching(trainer: PruningTrainer, watch: Any) -> Iterator[None]:
-    own = trainer.training_step
+def watched(trainer: PruningTrainer, watch: Any) -> None:
+    """What a trainer does in a step by itself: to count its batches, then each of them."""
 
-    def step(*args: Any, **kwargs: Any) -> Any:
+    def within(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with watch:
             return own(*args, **kwargs)
 
-    trainer.training_step = step  # type: ignore[method-assign]
-    yield
+    for name in ("_get_num_items_in_batch", "training_step"):
+        setattr(trainer, name, partial(within, getattr(trainer, name)))
 
 
 def of_a_run(folder: Path, strategy: str, device: str) -> PruningTrainer:
@@ -140,7 +139,7 @@ def of_a_run(folder: Path, strategy: str, device: str) -> PruningTrainer:
     )
     pruned = make_strategy(strategy, BLOCKS[strategy])
     pruned.prepare(Context(model, structure_of(model), 4, 0, tuple))
-    section = TrainingSection(max_steps=4, batch_size=4, logging_steps=50)
+    section = TrainingSection(max_steps=4, batch_size=4, gradient_accumulation=2, logging_steps=50)
     args = arguments(section, folder / "checkpoints", device, text=False)
     teacher = Teacher(dense, task, DistillationSection(attention_maps=0.1))
     rows = Dataset.from_dict({"row": list(range(16))})
@@ -149,11 +148,17 @@ def of_a_run(folder: Path, strategy: str, device: str) -> PruningTrainer:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_step_of_a_run_waits_for_nothing(strategy: str, tmp_path: Path):
-    trainer, waits = of_a_run(tmp_path, strategy, "cpu"), Waits()
-    with watching(trainer, waits):
-        train(trainer, tmp_path / "metrics.jsonl", "prune")
+    trainer, waits = of_a_run(tmp_path, strategy, "cpu"), Waits(torch.device("cpu"))
+    watched(trainer, waits)
+    train(trainer, tmp_path / "metrics.jsonl", "prune")
     assert trainer.state.global_step == 4
     assert waits.found == []
+
+
+def test_batches_come_to_a_gpu_while_it_computes(tmp_path: Path):
+    args = arguments(TrainingSection(), tmp_path / "checkpoints", "cuda", text=False)
+    assert args.dataloader_pin_memory
+    assert args.accelerator_config.non_blocking
 
 
 @contextmanager

@@ -8,8 +8,10 @@ Trainer, NCCL). Tests marked gpu see all of that but NCCL.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -29,13 +31,15 @@ MAKING = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 
 
 class Waits(TorchDispatchMode):
-    """Names of operations that wait for a device, of those that run in it, the backward pass included.
+    """Names of operations that wait for `device`, of those that run in it, the backward pass included.
 
-    Of tensors on the CPU too, where those that wait elsewhere do not: so a whole run can be watched.
+    The CPU as a device shows what reads or selects, where a whole run is watched; no copies: it sends itself none.
+    What a model of transformers does by itself is left out: it does so for the dense model too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = AWAY) -> None:
         super().__init__()
+        self.device = device
         self.found: list[str] = []
         self._making = _Making(self.found)
 
@@ -50,9 +54,10 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func._schema.name.partition("::")[2], kwargs or {}
-        if name in READING or (name in SELECTING and any(_waits(index, args[0]) for index in args[1])):
-            self.found.append(name)
-        if name in ("_to_copy", "copy_") and _blocks(*_copy(args, kwargs)):
+        there = any(isinstance(one, Tensor) and one.device == self.device for one in args)
+        reads = name in READING or (name in SELECTING and any(_waits(index, args[0]) for index in args[1]))
+        copies = name in ("_to_copy", "copy_") and _blocks(*_copy(args, kwargs))
+        if (copies or (there and reads)) and not _in_transformers():
             self.found.append(name)
         return func(*args, **kwargs)
 
@@ -64,9 +69,18 @@ class _Making(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func in MAKING and made.device == AWAY and made is not args[0]:
+        if func in MAKING and made.device == AWAY and made is not args[0] and not _in_transformers():
             self.found.append(func.__name__)
         return made
+
+
+def _in_transformers() -> bool:
+    """Whether the operation that runs now was called by a model of transformers, or by what that calls of torch."""
+    frame: Any = sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].startswith(("torch.", __name__)):
+        frame = frame.f_back
+    caller = frame.f_globals["__name__"]
+    return caller.startswith("transformers.") and not caller.startswith("transformers.trainer")
 
 
 def _waits(index: Tensor | None, selected: Tensor) -> bool:
@@ -85,3 +99,9 @@ def _copy(args: Any, kwargs: Any) -> tuple[torch.device, torch.device, bool]:
 def _blocks(source: torch.device, target: torch.device, goes_on: bool) -> bool:
     """To the main memory every copy is waited for, for what was copied is read there."""
     return source != target and (AWAY in (source, target)) and not (goes_on and target == AWAY)
+
+
+def without_those_of_transformers(patch: pytest.MonkeyPatch) -> None:
+    """transformers itself waits once a forward, of the dense model too: to see whether a mask hides anything."""
+    for kind in ("bidirectional", "causal"):
+        patch.setattr(f"transformers.masking_utils._ignore_{kind}_mask_sdpa", lambda *_, **__: False)

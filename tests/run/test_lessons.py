@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import prune_core.lessons as lessons
 from prune_core.errors import RecipeError, RunError, TrainingError
-from prune_core.examples import EXAMPLE, numbered
+from prune_core.examples import EXAMPLE, noted, parted
 from prune_core.preparation import make_job, make_teacher, prepare
 from prune_core.run import run
 from prune_core.teacher import Teacher, showing_attention
@@ -51,13 +51,13 @@ def test_the_loss_is_the_teachers_own_whatever_the_padding(family, side, taught,
         torch.nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
     teacher.memory = lessons.kept_lessons(teacher, features, tmp_path / "teacher", batch_size=5)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0)).tolist()
-    collate = numbered(task.collate)
+    collate = noted(task, teacher)
     with showing_attention(student, teacher), torch.no_grad():
         for start in range(0, len(order), 8):
-            batch = collate([{**features[index], EXAMPLE: index} for index in order[start : start + 8]])
-            examples = batch.pop(EXAMPLE)
+            rows = [{**features[index], EXAMPLE: index} for index in order[start : start + 8]]
+            batch, beside = parted(collate(rows))
             outputs = student(**batch, **teacher.wanted)
-            remembered, asked = teacher.loss(outputs, batch, examples), teacher.loss(outputs, batch)
+            remembered, asked = teacher.loss(outputs, batch, beside), teacher.loss(outputs, batch)
             assert float(remembered) == pytest.approx(float(asked), rel=1e-5)
             student.classifier.weight.add_(0.1)  # the student moves, its teacher does not
 
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_named(taught, tmp_path):
     again = lessons.kept_lessons(teacher, ready.features, tmp_path / "teacher", batch_size=8)
     like = teacher.lesson(ready.job.task.collate([ready.features[0]]))
     with pytest.raises(RunError, match=r"000000\.safetensors is damaged .*remove .* and resume"):
-        _ = [again.lesson(torch.tensor([example]), like) for example in range(42)]
+        _ = [again.lesson([example], like) for example in range(42)]
 
 
 def test_other_weights_or_other_features_are_other_lessons(taught, tmp_path):

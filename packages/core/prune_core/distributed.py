@@ -6,9 +6,10 @@ A run of one process is the rule, and then none of this does anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +46,7 @@ def joined(device: str) -> Iterator[None]:
         if ended_elsewhere(error):
             raise ElsewhereError("another process of this run has ended: its own message says why") from error
         raise
+    _in_main_memory.cache_clear()
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
@@ -121,18 +123,25 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-def any_of(value: bool, device: torch.device) -> bool:
+def any_of(value: bool) -> bool:
     """Whether it holds in any process."""
-    return total(int(value), device) > 0
+    return totals([int(value)])[0] > 0
 
 
-def total(count: int, device: torch.device) -> int:
-    """The sum of all processes' counts."""
+def totals(counts: Sequence[int]) -> list[int]:
+    """The sums of all processes' counts, each by its place; no process waits for its device."""
     if processes() == 1:
-        return count
-    box = torch.tensor(count, device=device)
-    dist.all_reduce(box)
-    return int(box)
+        return list(counts)
+    box = torch.tensor(counts)
+    dist.all_reduce(box, group=_in_main_memory())
+    return [int(count) for count in box.tolist()]
+
+
+@cache
+def _in_main_memory() -> dist.ProcessGroup:
+    """All processes, joined for what is in the main memory: NCCL knows that of the devices alone. All must ask."""
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return group
 
 
 def check_shared(folder: Path) -> None:

@@ -24,6 +24,7 @@ from prune_core.files import remove_drafts, replacing
 from prune_core.progress import steps_shown
 from prune_core.teacher import Lesson, Teacher
 from prune_core.training import is_text, lengths_of
+from prune_core.transfer import outgoing, sent
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,9 +63,9 @@ class Lessons:
         self._places = {example: (shard, row) for shard, part in enumerate(shards) for row, example in enumerate(part)}
         self._open: dict[int, Any] = {}
 
-    def lesson(self, examples: Tensor, like: Lesson) -> Lesson:
+    def lesson(self, examples: Sequence[int], like: Lesson) -> Lesson:
         """The lesson on these examples, in the student's padding (see `_beside`). RunError for a damaged file."""
-        places = [self._places[example] for example in examples.tolist()]
+        places = [self._places[example] for example in examples]
         names = self._file(places[0][0]).keys()
 
         def recall(name: str, mine: Tensor) -> Tensor:
@@ -193,14 +194,18 @@ def _beside(examples: Sequence[Tensor], mine: Tensor, padding_side: str) -> Tens
     """Remembered rows, [rows, ...] for each example, in the shape of the student's.
 
     Both are padded on the same side, each as its batch was. Padding teaches nothing: there the student meets itself.
+    Put together in the main memory and sent at once, so that no device is waited for.
     """
-    found = mine.detach().to(examples[0].dtype).clone()
-    rows = len(found) // len(examples)
-    for own, remembered in zip(found.split(rows), examples, strict=True):
+    found = outgoing(tuple(mine.shape), examples[0].dtype, mine.device)
+    known = outgoing(tuple(mine.shape), torch.bool, mine.device).zero_()
+    rows, whole = len(mine) // len(examples), True
+    for own, where, remembered in zip(found.split(rows), known.split(rows), examples, strict=True):
         sizes = [min(pair) for pair in zip(own.shape, remembered.shape, strict=True)]
         shared = tuple(slice(-size, None) if padding_side == "left" else slice(size) for size in sizes)
-        own[shared] = remembered[shared].to(own.device)
-    return found
+        own[shared], where[shared] = remembered[shared], True
+        whole &= sizes == list(own.shape)
+    recalled = sent(found, mine.device)
+    return recalled if whole else torch.where(sent(known, mine.device), recalled, mine.detach().to(recalled.dtype))
 
 
 def _size(count: int) -> str:

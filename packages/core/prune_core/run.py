@@ -21,7 +21,6 @@ from prune_core.compactor import Compaction
 from prune_core.configuring import resolved
 from prune_core.densities import lowest, members, report
 from prune_core.distributed import agreed, check_shared, joined, launched_sharded, main_first, on_main
-from prune_core.examples import Numbered
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
 from prune_core.lessons import kept_lessons
@@ -291,13 +290,12 @@ def _train(ready: Preparation, workspace: Workspace, stage: Stage) -> None:
         teacher.to(torch.device("cpu"))
         teacher.memory = memory
     args = arguments(stage.section, workspace.checkpoints / stage.name, job.device, is_text(features))
-    examples = features if teacher is None or teacher.memory is None else Numbered(features)
     with showing_attention(stage.model, teacher):
         parts: dict[str, Any] = {"teacher": teacher, "strategy": stage.strategy, "patience": stage.section.patience}
         if stage.section.eval_steps:
             parts["eval_dataset"] = job.task.validation()
         kind = ShardedTrainer if stage.section.sharded else PruningTrainer
-        trainer = kind(model=stage.model, args=args, train_dataset=examples, task=job.task, **parts)
+        trainer = kind(model=stage.model, args=args, train_dataset=features, task=job.task, **parts)
         train(trainer, workspace.metrics, stage.name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from prune_core.compaction.stubs import NoAttention
 from prune_core.errors import RecipeError
+from prune_core.examples import Beside, places_of
 from prune_core.kit.distillation import (
     attention_loss,
     hidden_loss,
@@ -53,7 +54,7 @@ class Lesson:
 class Memory(Protocol):
     """What a teacher once put out."""
 
-    def lesson(self, examples: Tensor, like: Lesson) -> Lesson:
+    def lesson(self, examples: Sequence[int], like: Lesson) -> Lesson:
         """The teacher's lesson on these training examples, padded as the student's is."""
 
 
@@ -102,19 +103,20 @@ class Teacher:
         self,
         outputs: Any,
         batch: dict[str, Any],
-        examples: Tensor | None = None,
+        beside: Beside | None = None,
         shares: Mapping[str, float] | None = None,
     ) -> Tensor:
         """The whole loss of a training step: the task's own and the imitation, by their weights.
 
-        `examples`: numbers of the batch's training examples, by which a memory knows them. `shares`: of a batch among
-        several of a step, how its number of items, and of `counts`, compares with their mean.
+        `beside`: what is known of a training batch; without it the device is waited for, and a memory not asked.
+        `shares`: how a batch's numbers, of items and of `counts`, compare with their means over the batches of a step.
         """
         section, mine, shares = self.section, self._lesson(outputs, batch), shares or {ITEMS: 1.0}
-        known = self.memory is not None and examples is not None
-        theirs = self.memory.lesson(examples, mine) if known else self.lesson(batch)  # type: ignore[union-attr,arg-type]
+        known = self.memory is not None and beside is not None
+        theirs = self.memory.lesson(beside.examples, mine) if known else self.lesson(batch)  # type: ignore[union-attr]
+        places = places_of(self.task.counted(batch)) if beside is None else beside.places
         own = self.task.loss(outputs, batch)
-        loss: Tensor = section.logits * self._imitation(mine, theirs, batch)
+        loss: Tensor = section.logits * self._imitation(mine, theirs, places)
         if own is not None:
             loss = loss + section.cross_entropy * own
         loss = loss * shares[ITEMS]
@@ -174,12 +176,12 @@ class Teacher:
         found = [one for key, one in self.origins.items() if stack in ("hidden", "attentions") or key.startswith(stack)]
         return found[0] if len(found) == 1 else ()
 
-    def _imitation(self, mine: Lesson, theirs: Lesson, batch: dict[str, Any]) -> Tensor:
-        counted, losses = self.task.counted(batch), []
+    def _imitation(self, mine: Lesson, theirs: Lesson, places: Tensor | None) -> Tensor:
+        losses = []
         for name, student in mine.taught.items():
             pair = (student, theirs.taught[name])
-            if counted is not None:
-                pair = (pair[0][counted], pair[1][counted])
+            if places is not None:  # selected by number, which keeps nobody waiting as a mask does
+                pair = (pair[0].flatten(0, 1).index_select(0, places), pair[1].flatten(0, 1).index_select(0, places))
             losses.append(self._difference(*pair))
         return torch.stack(losses).mean()
 

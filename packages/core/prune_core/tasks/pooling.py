@@ -91,10 +91,16 @@ class Dense:
 
     def __init__(self, weights: dict[str, Tensor], activation: str) -> None:
         self.weights, self.activation = weights, activation
+        self._there: dict[tuple[torch.device, torch.dtype], list[Tensor | None]] = {}
 
     def __call__(self, embeddings: Tensor) -> Tensor:
-        moved = {name.removeprefix("linear."): value.to(embeddings) for name, value in self.weights.items()}
-        found: Tensor = _ACTIVATIONS[self.activation]()(F.linear(embeddings, moved["weight"], moved.get("bias")))
+        there = embeddings.device, embeddings.dtype
+        if there not in self._there:  # sent once and for all, for the device is waited for
+            named = (self.weights.get(f"linear.{name}") for name in ("weight", "bias"))
+            self._there[there] = [None if one is None else one.to(embeddings) for one in named]
+        weight, bias = self._there[there]
+        assert weight is not None
+        found: Tensor = _ACTIVATIONS[self.activation]()(F.linear(embeddings, weight, bias))
         return found
 
     def __str__(self) -> str:

@@ -114,7 +114,7 @@ def context_tokens(ids: Tensor, attended: Tensor, tokenizer: Any) -> Tensor:
     none = torch.zeros_like(ids, dtype=torch.bool)
     attended = attended.bool()
     separators = (ids == separator) & attended if separator is not None else none
-    behind = separators.cumsum(-1) > 0 if separators.any() else ~none
+    behind = (separators.cumsum(-1) > 0) | ~separators.any()
     null = ids == tokenizer.cls_token_id if tokenizer.cls_token_id is not None else none
     null = null | (~null.any(-1, keepdim=True) & (torch.arange(ids.shape[-1], device=ids.device) == 0))
     return attended & (behind & ~separators | null)

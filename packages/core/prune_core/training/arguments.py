@@ -80,6 +80,7 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
         disable_tqdm=True,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
+        accelerator_config={"non_blocking": device != "cpu"},  # batches come while the device computes
         ddp_find_unused_parameters=True,  # scores are not, once the masks are final
     )
     return on_one_gpu(args)

@@ -69,12 +69,12 @@ class Interruption(TrainerCallback):
             signal.signal(signal.SIGINT, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.asked(args):
+        if self.asked():
             control.should_save = control.should_training_stop = True
 
-    def asked(self, args: Any) -> bool:
+    def asked(self) -> bool:
         """Whether any process was interrupted; all must ask."""
-        return any_of(self._asked is not None, args.device)
+        return any_of(self._asked is not None)
 
     def _ask(self, number: int, frame: Any) -> None:
         now = time.monotonic()

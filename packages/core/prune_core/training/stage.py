@@ -58,7 +58,7 @@ def _trained(trainer: PruningTrainer, log: Path, stage: str, last: Path | None) 
             callback.logging_dir = str(log.parent / "tensorboard" / stage)
     with progress_bar(trainer, stage), interruption.listening():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if interruption.asked(trainer.args):
+    if interruption.asked():
         raise KeyboardInterrupt
     return trainer.state
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from prune_core.distributed import ended_elsewhere, processes, total, wait
+from prune_core.distributed import ended_elsewhere, processes, totals, wait
 from prune_core.errors import TrainingError, brief
-from prune_core.examples import numbered, parted
+from prune_core.examples import BESIDE, Beside, Numbered, noted, parted
 from prune_core.processes import is_main
 from prune_core.sharding import undivided
 from prune_core.strategy import Progress, Strategy
@@ -58,7 +58,9 @@ class PruningTrainer(Trainer):
         patience: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_collator=numbered(task.collate), compute_metrics=task.metrics, **kwargs)
+        if (examples := kwargs.pop("train_dataset", None)) is not None:
+            kwargs["train_dataset"] = Numbered(examples)
+        super().__init__(data_collator=noted(task, teacher), compute_metrics=task.metrics, **kwargs)
         self.remove_callback(PrinterCallback)
         self.task = task
         self.strategy = strategy
@@ -135,20 +137,22 @@ class PruningTrainer(Trainer):
     ) -> Any:
         """The loss of a batch; where a step has several, of such mean numbers, its part of the step's."""
         teacher = self.teacher if model.training else None
-        inputs, examples = parted(inputs)
+        inputs, beside = parted(inputs)
         outputs = self.task.forward(model, inputs, **(teacher.wanted if teacher is not None else {}))
-        shares = self._shares(inputs, num_items_in_batch)
+        shares = self._shares(beside, num_items_in_batch)
         with self.accelerator.autocast():
             if teacher is not None:
-                loss = teacher.loss(outputs, inputs, examples, shares)
+                loss = teacher.loss(outputs, inputs, beside, shares)
             else:
                 own: Any = self.task.loss(outputs, inputs)
                 loss = own * shares[ITEMS]
         return (loss, outputs) if return_outputs else loss
 
-    def _shares(self, batch: dict[str, Any], means: Mapping[str, float] | None) -> dict[str, float]:
+    def _shares(self, beside: Beside | None, means: Mapping[str, float] | None) -> dict[str, float]:
         """How the numbers of what a batch holds compare with the `means` of its step."""
-        return {ITEMS: 1.0} if means is None else {name: n / means[name] for name, n in self._counts(batch).items()}
+        if means is None or beside is None:
+            return {ITEMS: 1.0}
+        return {name: count / means[name] for name, count in beside.counts.items()}
 
     def _penalty(self, model: nn.Module) -> Tensor | float:
         """The strategy's penalty, as its part of a step of several batches; its gradients are added at once.
@@ -170,16 +174,9 @@ class PruningTrainer(Trainer):
         """
         if len(batch_samples) * processes() < 2:
             return None
-        found = [self._counts(batch) for batch in batch_samples]
-        sums = {name: total(sum(one[name] for one in found), device) for name in found[0]}
-        return {name: count / (len(batch_samples) * processes()) for name, count in sums.items()}
-
-    def _counts(self, batch: dict[str, Any]) -> dict[str, int]:
-        """What the parts of a batch's loss are means over: examples, or tokens that count; with a teacher, its own."""
-        batch, _ = parted(batch)
-        counted = self.task.counted(batch)
-        items = len(next(iter(batch.values()))) if counted is None else int(counted.sum())
-        return {ITEMS: items, **(self.teacher.counts(batch) if self.teacher is not None else {})}
+        found = [batch[BESIDE].counts for batch in batch_samples]
+        sums = totals([sum(one[name] for one in found) for name in found[0]])
+        return {name: count / (len(batch_samples) * processes()) for name, count in zip(found[0], sums, strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.strategy is not None and "loss" in logs:
