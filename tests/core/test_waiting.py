@@ -107,6 +107,27 @@ def test_a_masked_step_waits_for_nothing(strategy: str, binarizer: str | None):
         assert waits.found == []
 
 
+class Read(Waits):
+    """Reads zeros of the device instead of nothing."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") == torch.device("cpu"):
+            self.found.append("read")
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_log_line_waits_once(strategy: str):
+    """For all masks at once."""
+    model = tiny_model("bert")
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy])
+    model.to(AWAY)
+    with Read() as read:
+        pruning.masks()
+    assert read.found == ["read"]
+
+
 def _of(binarizer: str | None) -> dict[str, str]:
     return {} if binarizer is None else {"binarizer": binarizer}
 

@@ -129,9 +129,10 @@ class MaskingStrategy(Strategy):
             kept = [(group, gates > 0) for group, gates in self._gates()]
         else:
             kept = [(group, group.mask > 0) for group in self._groups]
+        flat = torch.cat([values.flatten() for _, values in kept]).cpu()  # a device is waited for once
         masks: dict[str, Mask] = {}
-        for group, values in kept:
-            masks.update(self._group_masks(group, values.detach().cpu()))
+        for (group, values), part in zip(kept, flat.split([values.numel() for _, values in kept]), strict=True):
+            masks.update(self._group_masks(group, part.view(values.shape)))
         return MaskSet(masks, sparse=self.sparse)
 
     @property
