@@ -10,10 +10,11 @@ RESULTS := docs/results
 CODE := packages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format families docs build bench bench-gpu bench-sst2 clean
+.NOTPARALLEL:
+.PHONY: help install demo test test-slow test-gpu lint format families docs build bench bench-speed bench-gpu bench-sst2 bench-data clean
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv with everything in it, from constraints.txt
 
@@ -47,40 +48,36 @@ format: install  ## format the code and mend what ruff can mend
 families: install  ## try every family of transformers, and record in docs/families.json what can be done (minutes)
 	$(BIN)/python -m tests.contract.test_families
 
-docs: install  ## write docs/recipes.md, docs/tasks.md and docs/families.md
+docs: install  ## write the generated pages of docs, and the README's table, from what was measured
 	$(BIN)/python docs/generate.py
 
 build: install  ## build the six wheels into dist/
 	rm -rf dist
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
-bench: install  ## time steps, compaction, loading, compact and sparse models (an hour); results go to docs/results
-	for name in help_time first_step step_overhead compaction reload sparse_forms alignment; do \
-		OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$name.py --output $(RESULTS)/$$name.json || exit 1; done
-	for name in random bar published; do \
-		OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench --networks benchmarks/$${name}_networks.json --threads 2 --rounds 11 \
-			--batch-sizes 8,1 --runtimes torch,openvino --json > $(RESULTS)/new && mv $(RESULTS)/new \
-			$(RESULTS)/$${name}_networks.json || exit 1; done
-	$(BIN)/python benchmarks/embedding_bits.py runs/embeddings --output $(RESULTS)/embedding_bits.json
-	$(BIN)/python benchmarks/large_model.py runs/large --output $(RESULTS)/large_model.json
+bench-sst2 bench-data: export OMP_WAIT_POLICY = PASSIVE  # threads that spin disturb what is measured beside them
 
-bench-gpu: install  ## the same on a GPU, where published networks are measured as they were published
-	for name in step_overhead alignment; do \
-		$(BIN)/python benchmarks/$$name.py --device cuda --output $(RESULTS)/$${name}_cuda.json || exit 1; done
-	$(BIN)/prune bench --networks benchmarks/published_networks.json --device cuda --batch-sizes 128 --lengths 384 \
-		--dtypes float32,tf32,bfloat16 --json > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/published_networks_cuda.json
-	$(BIN)/prune bench --networks benchmarks/published_networks.json --device cuda --batch-sizes 1 --lengths 128 \
-		--runtimes torch,cuda-graphs --json > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/published_networks_cuda_one.json
+bench: bench-speed bench-sst2 bench-data docs  ## all that docs/results holds of the CPU (many hours), then its pages
 
-bench-sst2: install  ## train and measure the table of docs/results (many hours); WORK=DIR keeps what was trained
+bench-speed: install  ## what needs no trained model: steps, starts, compaction, loading, networks, sparse forms (hours)
+	$(BIN)/python benchmarks/speed.py cpu
+
+bench-gpu: install  ## the same on a GPU, and networks as they were published; what fails is told, and the rest kept
+	$(BIN)/python benchmarks/speed.py cuda; code=$$?; $(BIN)/python docs/generate.py && exit $$code
+
+bench-sst2: install  ## train and measure the table of the README (many hours); WORK=DIR keeps what was trained
 	test -d $(WORK)/dense || $(BIN)/python benchmarks/dense_sst2.py $(WORK)/dense
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/landing.py $(WORK) --output $(RESULTS)/landing.json
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) run
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/sst2_table.py $(WORK) table
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/int8.py $(WORK)/dense $(PRUNED) $(DATA)/sst2-validation.parquet \
+	$(BIN)/python benchmarks/landing.py $(WORK) --output $(RESULTS)/landing.json
+	$(BIN)/python benchmarks/sst2_table.py $(WORK) run
+	$(BIN)/python benchmarks/sst2_table.py $(WORK) table
+	$(BIN)/python benchmarks/int8.py $(WORK)/dense $(PRUNED) $(DATA)/sst2-validation.parquet \
 		$(WORK)/sst2-train90.parquet --output $(RESULTS)/int8.json
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/prune bench $(PRUNED) --baseline $(WORK)/dense --batch-sizes 8,1 --threads 2 --json \
-		--runtimes torch,compile,onnx,openvino > $(RESULTS)/new && mv $(RESULTS)/new $(RESULTS)/runtimes.json
+	$(BIN)/python benchmarks/report.py $(RESULTS)/runtimes.json $(BIN)/prune bench $(PRUNED) --baseline $(WORK)/dense \
+		--batch-sizes 8,1 --threads 2 --runtimes torch,compile,onnx,openvino --json
+
+bench-data: install  ## train and measure a model of every kind of task on real data (hours), kept in runs/data
+	$(BIN)/python benchmarks/real_data.py runs/data train
+	$(BIN)/python benchmarks/real_data.py runs/data table
 
 clean:  ## remove the environment, builds and caches (runs stay)
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

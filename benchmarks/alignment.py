@@ -1,6 +1,6 @@
 """Do a few more neurons pay? Feed-forward units of BERT-base at sizes of any kind against the next multiples.
 
-    python benchmarks/alignment.py [--device cpu] [--threads 1] [--rounds 20] [--output docs/results/alignment.json]
+    python benchmarks/alignment.py [--device cpu] [--threads 1] [--rounds 20] [--layers 12] [--output FILE]
 
 Each unit is timed by itself, up, GELU and down, in batches of 128 tokens; then a whole BERT-base of random sizes as the
 masks leave it, against the same with what `--align auto` chose for it.
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from report import report
+from report import figure, report
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core.alignment import MULTIPLES, align, gains_of, multiple
@@ -34,16 +34,21 @@ def of_one_unit(model, size: int, batch_size: int, rounds: int, device: torch.de
     tried = sorted({multiple(size, of, unit.size) for of in MULTIPLES} - {size})
     found = gains_of(model, unit, given, rounds, [size, *tried])
     return [
-        {"neurons": size, "aligned": more, "batch_size": batch_size, "speedup": round(ratio.value, 3)}
-        | {"interval": [round(ratio.low, 3), round(ratio.high, 3)], "faster": ratio.low > 1}
+        {
+            "neurons": size,
+            "aligned": more,
+            "batch_size": batch_size,
+            **figure("speedup", ratio),
+            "faster": ratio.low > 1,
+        }
         for more, ratio in found.items()
     ]
 
 
-def of_a_model(batch_size: int, rounds: int, device: torch.device) -> dict[str, object]:
+def of_a_model(batch_size: int, rounds: int, device: torch.device, layers: int) -> dict[str, object]:
     """A BERT-base of random sizes, by `--align auto` against none."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig()).eval()
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval()
     sizes = {unit.key: int(torch.randint(150, 1200, ())) for unit in structure_of(model).ffn}
     masks = unit_masks(model, lambda unit: range(sizes[unit.key]) if isinstance(unit, FeedForward) else None)
     settings = {"batch_size": batch_size, "length": LENGTH, "rounds": rounds}
@@ -56,13 +61,11 @@ def of_a_model(batch_size: int, rounds: int, device: torch.device) -> dict[str, 
     batch = placed(dummy_inputs(model, batch_size, LENGTH), sides["ragged"])
     with torch.inference_mode():
         seconds = time_calls({name: partial(side, **batch) for name, side in sides.items()}, rounds, device)
-    ratio, low, high = paired_ratio(seconds["ragged"], seconds["aligned"])
     return {
         "batch_size": batch_size,
         "sizes": [[one.needed, one.kept, round(one.gain or 1, 3)] for one in found.sizes],
         "units_aligned": sum(len(one.units) for one in found.sizes if one.kept > one.needed),
-        "speedup": round(ratio, 3),
-        "interval": [round(low, 3), round(high, 3)],
+        **figure("speedup", paired_ratio(seconds["ragged"], seconds["aligned"])),
     }
 
 
@@ -71,6 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--layers", type=int, default=12, help="of the whole BERT")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -80,7 +84,7 @@ def main() -> None:
     found = {
         "what": "a feed-forward unit of BERT-base with a few more neurons, over itself; then all of a BERT-base",
         "units": rows,
-        "models": [of_a_model(batch, given.rounds, device) for batch in (1, 8)],
+        "models": [of_a_model(batch, given.rounds, device, given.layers) for batch in (1, 8)],
     }
     report(found, given.output, device)
 

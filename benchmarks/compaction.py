@@ -15,32 +15,13 @@ import torch
 from report import report
 from transformers import BertConfig, BertForSequenceClassification
 
-from prune_core import Mask, MaskSet, compact
-from prune_core.granularity import Head, Neuron
-from prune_core.linears import linear
-from prune_core.loading import structure_of
+from prune_core import compact
+from prune_core.testing.sample_masks import unit_masks
 
 
 def peak_bytes() -> int:
     """Peak resident memory of this process (Linux counts it in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def random_masks(model: BertForSequenceClassification, density: float) -> MaskSet:
-    """Whole heads and neurons at random, about `density` of each kept."""
-    masks = {}
-    structure = structure_of(model)
-    for unit in structure.attention:
-        kept = torch.rand(unit.heads) < density
-        for name in unit.linears():
-            shape = tuple(linear(model, name).weight.shape)
-            axis = "columns" if name == unit.output else "rows"
-            masks[f"{name}.weight"] = Mask(Head(unit.head_size, axis), kept, shape)
-    for unit in structure.ffn:
-        kept = torch.rand(unit.size) < density
-        for name, axis in ((unit.up, "rows"), (unit.down, "columns")):
-            masks[f"{name}.weight"] = Mask(Neuron(1, axis), kept, tuple(linear(model, name).weight.shape))
-    return MaskSet(masks)
 
 
 def main() -> None:
@@ -54,7 +35,7 @@ def main() -> None:
     before = peak_bytes()
     model = BertForSequenceClassification(BertConfig(**large)).eval()
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    masks = random_masks(model, arguments.density)
+    masks = unit_masks(model, lambda unit: (torch.rand(unit.count) < arguments.density).nonzero().flatten().tolist())
     start = time.perf_counter()
     compaction = compact(model, masks)
     seconds = time.perf_counter() - start

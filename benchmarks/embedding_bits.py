@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dense_sst2 import minilm
+from minilm import minilm
 from report import report
 
 from prune_core.folders import compact_folder

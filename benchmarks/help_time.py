@@ -6,7 +6,6 @@ Both run as fresh processes of this interpreter, interleaved; what counts is the
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-LIMIT = 1.25
+from report import figure, report
+
+from prune_core.measure import paired_ratio
+
 VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "plugins")
 BARE = "import typer\n\napp = typer.Typer()\n\n{commands}\napp()\n"
 COMMAND = '@app.command("{verb}")\ndef {verb}_() -> None:\n    """What {verb} does, in one line."""\n\n'
@@ -26,31 +28,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    report = measure(arguments.rounds)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n", encoding="utf-8")
-    sys.exit(0 if report["ratio"] <= LIMIT else 1)
+    report(measure(arguments.rounds), arguments.output)
 
 
-def measure(rounds: int) -> dict[str, float | int | str]:
+def measure(rounds: int) -> dict[str, object]:
     """Median seconds of both and the median ratio, over `rounds` pairs after one that warms the disk cache."""
     with tempfile.TemporaryDirectory() as folder:
         commands = {"prune": _prune(), "bare": _bare(Path(folder))}
         pairs = [_pair(commands, first=index % 2) for index in range(rounds + 1)][1:]
-    ratios = [pair["prune"] / pair["bare"] for pair in pairs]
-    quartiles = statistics.quantiles(ratios, n=4)
+    seconds = {name: [pair[name] for pair in pairs] for name in commands}
     return {
         "what": "prune --help against a bare typer app with the same verbs",
         "rounds": rounds,
-        "prune_seconds": round(statistics.median(pair["prune"] for pair in pairs), 4),
-        "bare_seconds": round(statistics.median(pair["bare"] for pair in pairs), 4),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_quartiles": f"{quartiles[0]:.3f} to {quartiles[2]:.3f}",
-        "limit": LIMIT,
-        "python": sys.version.split()[0],
+        "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
+        **figure("ratio", paired_ratio(seconds["prune"], seconds["bare"])),
     }
 
 

@@ -5,11 +5,11 @@ python benchmarks/landing.py WORK [--output docs/results/landing.json]     # WOR
 
 import argparse
 import itertools
-import json
 import tempfile
 from pathlib import Path
 
 import torch
+from report import report
 
 from prune_core.recipe import Recipe
 from prune_core.run import run
@@ -52,9 +52,7 @@ def main() -> None:
             reached = landed(arguments.work, strategy, density, Path(folder) / f"{strategy}-{density}")
             rows.append({"strategy": strategy, "steps": 60, "asked": density, "reached": round(reached, 4)})
             print(rows[-1], flush=True)
-    if arguments.output:
-        what = "density of the compact model after 60 steps of 32"
-        arguments.output.write_text(json.dumps({"what": what, "rows": rows}, indent=1) + "\n")
+    report({"what": "density of the compact model after 60 steps of 32", "rows": rows}, arguments.output)
 
 
 if __name__ == "__main__":

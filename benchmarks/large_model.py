@@ -107,6 +107,8 @@ def main() -> None:
     given = parser.parse_args()
     dense, masks, compact = (given.work / name for name in ("dense", "masks.safetensors", "compact"))
     config = LlamaConfig(num_hidden_layers=given.layers, intermediate_size=11008, hidden_size=4096)
+    for left in (dense, compact):  # by a run that was interrupted
+        shutil.rmtree(left, ignore_errors=True)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     torch.manual_seed(0)

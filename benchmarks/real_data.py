@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from dense_sst2 import minilm
+from minilm import minilm
+from report import report
 
-from prune_core.measure import compare_folders, machine
+from prune_core.measure import compare_folders
 from prune_core.recipe import MeasureSection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,8 +155,7 @@ def table(work: Path) -> None:
     trained = [row for row in ROWS if (work / row.name / "run" / "manifest.json").is_file()]
     found = before | {"sst2": sst2()} | {row.name: figures(row, work) for row in trained}
     rows = [found[name] for name in ("sst2", *(row.name for row in ROWS)) if name in found]
-    what = {"machine": machine(torch.device("cpu")).__dict__, "batch_size": 8, "rows": rows}
-    (RESULTS / "real_data.json").write_text(json.dumps(what, indent=1) + "\n")
+    report({"batch_size": 8, "rows": rows}, RESULTS / "real_data.json")
     lines = [
         "# Every kind of task, on real data",
         "",
@@ -172,7 +172,7 @@ def table(work: Path) -> None:
             "| {data} | {model} | {metric} | {dense:.4g} | {pruned:.4g} | {asked} | {reached:.3f} | "
             "{speedup:.2f}x ({low:.2f} to {high:.2f}) | {length} |".format(**line, low=low, high=high)
         )
-    lines += ["", "`python benchmarks/real_data.py WORK train`, then `python benchmarks/real_data.py WORK table`."]
+    lines += ["", "`make bench-data`: `python benchmarks/real_data.py WORK train`, then `... WORK table`."]
     (RESULTS / "real_data.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

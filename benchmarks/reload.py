@@ -1,11 +1,11 @@
 """from_pretrained of a compact folder against that of a dense folder of as many bytes, interleaved in one process.
 
-    python benchmarks/reload.py [--rounds 15] [--output docs/results/reload.json]
+    python benchmarks/reload.py [--device cuda] [--rounds 15] [--layers N] [--output docs/results/reload.json]
 
 BERT-large and a LLaMA of a billion parameters, random weights, random heads and neurons. The dense model has the same
 layers, all of one size, chosen so that the two folders hold the same bytes to a percent. transformers maps the file and
 reads no weight until it is used, so three times are taken: from_pretrained alone; until a first short forward ends; and
-the same from the disk, after the system has dropped what it kept of the files.
+the same from the disk, after the system has dropped what it kept of the files. On CUDA all three end there.
 """
 
 import argparse
@@ -17,47 +17,33 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from report import report
+from random_models import BILLION, half
+from report import figure, report
 from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
-from prune_core import compact
-from prune_core.loading import structure_of
 from prune_core.measure import Prepared, folder_size, paired_ratio, time_calls
 from prune_core.saving import save_compact
-from prune_core.structure import Attention, Unit
-from prune_core.testing.sample_masks import unit_masks
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
-BILLION = {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 8}
-MODELS: dict[str, Callable[[int], PreTrainedModel]] = {
-    "BERT-large": lambda neurons: BertModel(BertConfig(**LARGE, intermediate_size=neurons)),
-    "LLaMA 1B": lambda neurons: LlamaModel(LlamaConfig(**BILLION, intermediate_size=neurons)).bfloat16(),
+MODELS: dict[str, Callable[[dict[str, int]], PreTrainedModel]] = {
+    "BERT-large": lambda sizes: BertModel(BertConfig(**LARGE | sizes)),
+    "LLaMA 1B": lambda sizes: LlamaModel(LlamaConfig(**BILLION | sizes)).bfloat16(),
 }
 NEURONS = {"BERT-large": 4096, "LLaMA 1B": 5632}
 
 
-def small(name: str) -> tuple[PreTrainedModel, Callable[[Path], None]]:
-    """A compact model: half of the heads and a third of the neurons of each layer, other ones in each."""
-    generator = torch.Generator().manual_seed(0)
-
-    def kept(unit: Unit) -> list[int]:
-        share = 0.5 if isinstance(unit, Attention) else 1 / 3
-        return (torch.rand(unit.count, generator=generator) < share).nonzero().flatten().tolist()
-
-    model = MODELS[name](NEURONS[name])
-    compaction = compact(model, unit_masks(model, kept), inplace=True)
-    return compaction.model, lambda folder: save_compact(compaction, folder)
-
-
-def alike(name: str, size: int) -> PreTrainedModel:
+def alike(name: str, size: int, layers: dict[str, int]) -> PreTrainedModel:
     """A dense model of as many bytes: whole attention, and neurons for what is left."""
+
+    def sized(neurons: int) -> PreTrainedModel:
+        return MODELS[name](layers | {"intermediate_size": neurons})
 
     def parameter_bytes(neurons: int) -> int:
         with torch.device("meta"):
-            return sum(p.numel() * p.element_size() for p in MODELS[name](neurons).parameters())
+            return sum(p.numel() * p.element_size() for p in sized(neurons).parameters())
 
     none, one = parameter_bytes(8), parameter_bytes(9)
-    return MODELS[name](8 + round((size - none) / (one - none)))
+    return sized(8 + round((size - none) / (one - none)))
 
 
 def forget(folder: Path) -> None:
@@ -69,25 +55,24 @@ def forget(folder: Path) -> None:
         os.close(file)
 
 
-def figures(name: str, rounds: int) -> dict[str, object]:
+def figures(name: str, rounds: int, device: torch.device, layers: dict[str, int]) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as work:
         folders = {side: Path(work) / side for side in ("compact", "dense")}
-        model, save = small(name)
-        save(folders["compact"])
-        units = len(structure_of(model).units)
-        alike(name, folder_size(folders["compact"])).save_pretrained(folders["dense"])
+        compaction = half(MODELS[name](layers | {"intermediate_size": NEURONS[name]}))
+        save_compact(compaction, folders["compact"])
+        alike(name, folder_size(folders["compact"]), layers).save_pretrained(folders["dense"])
 
         def mapped(side: str) -> PreTrainedModel:
-            return AutoModel.from_pretrained(folders[side], dtype="auto")
+            return AutoModel.from_pretrained(folders[side], dtype="auto").to(device)
 
         def used(side: str) -> object:
             with torch.inference_mode():
-                return mapped(side)(torch.arange(8)[None])
+                return mapped(side)(torch.arange(8, device=device)[None]).last_hidden_state.cpu()
 
         def from_disk(side: str) -> Prepared:
             return Prepared(lambda index: forget(folders[side]), lambda _: used(side))
 
-        found: dict[str, object] = {"model": name, "units": units}
+        found: dict[str, object] = {"model": name, "units": len(compaction.units)}
         found["bytes"] = {side: folder_size(folder) for side, folder in folders.items()}
         ways = {
             "mapped": {side: partial(mapped, side) for side in folders},
@@ -96,23 +81,25 @@ def figures(name: str, rounds: int) -> dict[str, object]:
         }
         for what, calls in ways.items():
             seconds = time_calls(calls, rounds)
-            ratio, low, high = paired_ratio(seconds["compact"], seconds["dense"])
             median = {side: round(statistics.median(values), 4) for side, values in seconds.items()}
-            found[what] = {"ratio": round(ratio, 3), "interval": [round(low, 3), round(high, 3)], "seconds": median}
+            found[what] = figure("ratio", paired_ratio(seconds["compact"], seconds["dense"])) | {"seconds": median}
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--layers", type=int, help="fewer than they have, to try it")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(2)
+    layers = {"num_hidden_layers": given.layers} if given.layers else {}
     found = {
         "what": "from_pretrained of a compact folder over that of a dense one of as many bytes",
-        "rows": [figures(name, given.rounds) for name in MODELS],
+        "rows": [figures(name, given.rounds, given.device, layers) for name in MODELS],
     }
-    report(found, given.output)
+    report(found, given.output, given.device)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A BERT-base that kept a share of the 32x32 blocks of its linears, computed without its zeros, against itself dense.
+"""A BERT-base with zeros, computed without them, against itself dense.
 
-    python benchmarks/sparse_forms.py [--rounds 20] [--output docs/results/sparse_forms.json]
+    python benchmarks/sparse_forms.py [--device cuda] [--rounds 20] [--layers 12] [--output FILE]
 
-Random weights, blocks left at random: none goes physically, the worst that a block mask can do to a dense compactor.
+Random weights. A share of the 32x32 blocks of its linears, left at random: none goes physically, the worst that a block
+mask can do to a dense compactor. On CUDA in bfloat16 too, where two of every four weights are another pattern.
 """
 
 import argparse
@@ -12,40 +13,56 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from report import report
+from report import figure, report
+from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core.loading import structure_of
-from prune_core.measure import dummy_inputs, paired_ratio, time_calls
+from prune_core.measure import dummy_inputs, paired_ratio, placed, time_calls
 from prune_core.sparse import use_sparse_forms
 
 BLOCK = 32
+PLACES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
+"""Device -> in which dtypes."""
 
 
-def blocks_left(density: float) -> BertForSequenceClassification:
-    """The model with that share of the blocks of each prunable linear."""
+def blocks(weight: Tensor, density: float) -> Tensor:
+    """Which weights are left where that share of the blocks is."""
+    kept = torch.rand(weight.shape[0] // BLOCK, weight.shape[1] // BLOCK) < density
+    return kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+
+
+def two_of_four(weight: Tensor, density: float) -> Tensor:
+    """Which weights are left where half of every four is."""
+    fours = torch.rand(weight.numel() // 4, 4)
+    return torch.zeros_like(fours, dtype=torch.bool).scatter_(1, fours.topk(2).indices, True).view_as(weight)
+
+
+PATTERNS = {"32x32 blocks": blocks, "two of four": two_of_four}
+DENSITIES = {"32x32 blocks": (0.5, 0.25, 0.1), "two of four": (0.5,)}
+
+
+def with_zeros(pattern: str, density: float, layers: int) -> BertForSequenceClassification:
+    """The model with that share of each prunable linear."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig()).eval()
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval()
     for _, weight in structure_of(model).weights(model):
-        kept = torch.rand(weight.shape[0] // BLOCK, weight.shape[1] // BLOCK) < density
-        weight.data *= kept.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+        weight.data *= PATTERNS[pattern](weight, density)
     return model
 
 
-def figures(density: float, batch_size: int, rounds: int) -> dict[str, object]:
-    dense = blocks_left(density)
-    sparse, batch = copy.deepcopy(dense), dummy_inputs(dense, batch_size, 128)
+def figures(dense: BertForSequenceClassification, batch_size: int, rounds: int) -> dict[str, object]:
+    sparse, batch = copy.deepcopy(dense), placed(dummy_inputs(dense, batch_size, 128), dense)
     chosen = use_sparse_forms(sparse, batch)
     with torch.inference_mode():
         difference = float((sparse(**batch).logits - dense(**batch).logits).abs().max())
-        seconds = time_calls({"dense": partial(dense, **batch), "sparse": partial(sparse, **batch)}, rounds)
-    ratio, low, high = paired_ratio(seconds["dense"], seconds["sparse"])
+        calls = {"dense": partial(dense, **batch), "sparse": partial(sparse, **batch)}
+        seconds = time_calls(calls, rounds, dense.device, primed=True)
     return {
-        "density": density,
+        "dtype": str(dense.dtype).removeprefix("torch."),
         "batch_size": batch_size,
         "length": 128,
-        "speedup": round(ratio, 3),
-        "interval": [round(low, 3), round(high, 3)],
+        **figure("speedup", paired_ratio(seconds["dense"], seconds["sparse"])),
         "forms": dict(Counter(one.form for one in chosen)),
         "largest_difference": difference,
     }
@@ -53,16 +70,23 @@ def figures(density: float, batch_size: int, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(2)
-    rows = [figures(density, batch, given.rounds) for density in (0.5, 0.25, 0.1) for batch in (1, 8)]
-    found = {
-        "what": "a BERT-base of 32x32 blocks computed without its zeros, over itself computed densely",
-        "rows": rows,
-    }
-    report(found, given.output)
+    rows = [
+        {"pattern": pattern, "density": density}
+        | figures(with_zeros(pattern, density, given.layers).to(given.device, dtype), batch_size, given.rounds)
+        for pattern, densities in DENSITIES.items()
+        for density in densities
+        for dtype in PLACES[given.device.type]
+        for batch_size in (1, 8)
+        if pattern == "32x32 blocks" or dtype == torch.bfloat16  # the other is for tensor cores alone
+    ]
+    found = {"what": "a BERT-base with zeros computed without them, over itself computed densely", "rows": rows}
+    report(found, given.output, given.device)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from report import report
 
-from prune_core.measure import compare_folders, machine
+from prune_core.measure import compare_folders
 from prune_core.recipe import MeasureSection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,8 +111,7 @@ def table(work: Path) -> None:
     torch.set_num_threads(2)
     rows = [line for line in (figures(row, work) for row in ROWS) if line is not None]
     results = ROOT / "docs" / "results"
-    what = {"machine": machine(torch.device("cpu")).__dict__, "batch_size": 8, "length": 128, "rows": rows}
-    (results / "sst2.json").write_text(json.dumps(what, indent=1) + "\n")
+    report({"batch_size": 8, "length": 128, "rows": rows}, results / "sst2.json")
     lines = [
         "# MiniLM on SST-2",
         "",

@@ -10,16 +10,16 @@ All of it takes some ten minutes on two cores; --quick, with five rounds of the 
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from dense_sst2 import minilm
+from minilm import minilm
+from report import figure, report
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from prune_core import Pruning
-from prune_core.measure import machine, paired_ratio, time_calls
+from prune_core.measure import paired_ratio, time_calls
 
 BATCH_SIZE = 32
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -75,8 +75,7 @@ def measured(base: PreTrainedModel, length: int, case: str, rounds: int, device:
     seconds = time_calls(steps, rounds, device)
     ratio = paired_ratio(seconds[case], seconds["dense"])
     bar = None if "final" in case else BARS.get(length, {}).get(CASES[case][0])
-    found = {"ratio": round(ratio.value, 3), "interval": [round(ratio.low, 3), round(ratio.high, 3)], "bar": bar}
-    return found | {"within": bar is None or ratio.value <= bar}
+    return figure("ratio", ratio) | {"bar": bar}
 
 
 def main() -> None:
@@ -102,10 +101,8 @@ def main() -> None:
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
         "lengths": found,
-        "machine": machine(arguments.device).__dict__,
     }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.output, arguments.device)
 
 
 if __name__ == "__main__":
