@@ -1,5 +1,5 @@
 """Writes docs/recipes.md and docs/tasks.md from what the code says of itself, docs/families.md from what tests record,
-docs/results/networks.md from what was measured.
+docs/results/networks.md, docs/results/bars.md and the README's table from what was measured.
 
 `--check` only compares.
 """
@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bars_page import bars
 from networks_page import networks
 from pydantic import BaseModel
+from readme_results import with_results
 
 from prune_cli.schema import FieldRow, fields
 from prune_core.exporting import FORMATS, supported
@@ -26,6 +28,7 @@ from prune_core.task import TaskConfig
 from prune_core.testing.tiny import tiny_config
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
 
 WRITTEN = "<!-- Written by docs/generate.py from the descriptions in the code; `make docs` writes it anew. -->"
 
@@ -235,7 +238,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes.md": recipes,
     "tasks.md": tasks,
     "families.md": families,
-    "results/networks.md": partial(networks, FOLDER / "results"),
+    "results/networks.md": partial(networks, RESULTS),
+    "results/bars.md": partial(bars, RESULTS),
+    "../README.md": partial(with_results, FOLDER.parent / "README.md", RESULTS),
 }
 
 
