@@ -44,6 +44,7 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x: float(x.max()),
         lambda x: x.masked_select(x > 0),
         lambda x: torch.equal(x, x),
+        lambda x: x.tolist(),
         lambda x: x.masked_fill_(x > 0, 0) if x.unique().numel() else x,
     ],
 )
@@ -132,14 +133,14 @@ def _of(binarizer: str | None) -> dict[str, str]:
     return {} if binarizer is None else {"binarizer": binarizer}
 
 
-def watched(trainer: PruningTrainer, watch: Any) -> None:
-    """What a trainer does in a step by itself: to count its batches, then each of them."""
+def watched(trainer: PruningTrainer, watch: Any, *names: str) -> None:
+    """What a trainer does in these methods."""
 
     def within(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with watch:
             return own(*args, **kwargs)
 
-    for name in ("_get_num_items_in_batch", "training_step"):
+    for name in names:
         setattr(trainer, name, partial(within, getattr(trainer, name)))
 
 
@@ -169,11 +170,15 @@ def of_a_run(folder: Path, strategy: str, device: str) -> PruningTrainer:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_step_of_a_run_waits_for_nothing(strategy: str, tmp_path: Path):
-    trainer, waits = of_a_run(tmp_path, strategy, "cpu"), Waits(torch.device("cpu"))
-    watched(trainer, waits)
+    """But for once, before the weights change: whether its losses and the norm of its gradients are numbers."""
+    trainer = of_a_run(tmp_path, strategy, "cpu")
+    waits, asks = Waits(torch.device("cpu")), Waits(torch.device("cpu"))
+    watched(trainer, waits, "_get_num_items_in_batch", "training_step")
+    watched(trainer, asks, "_clip_grad_norm")
     train(trainer, tmp_path / "metrics.jsonl", "prune")
     assert trainer.state.global_step == 4
     assert waits.found == []
+    assert asks.found == ["tolist"] * 4
 
 
 def test_batches_come_to_a_gpu_while_it_computes(tmp_path: Path):

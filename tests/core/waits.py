@@ -29,6 +29,9 @@ SELECTING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 MAKING = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 """Of Python's numbers: copied to the device, blocking."""
 
+HANDING = {Tensor.tolist, Tensor.numpy}
+"""To Python, without an operation on the CPU."""
+
 
 class Waits(TorchDispatchMode):
     """Names of operations that wait for `device`, of those that run in it, the backward pass included.
@@ -41,16 +44,16 @@ class Waits(TorchDispatchMode):
         super().__init__()
         self.device = device
         self.found: list[str] = []
-        self._making = _Making(self.found)
+        self._calls = _Calls(self)
 
     def __enter__(self) -> Waits:
-        self._making.__enter__()
+        self._calls.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._making.__exit__(*error)
+        self._calls.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func._schema.name.partition("::")[2], kwargs or {}
@@ -62,15 +65,19 @@ class Waits(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-class _Making(TorchFunctionMode):
-    def __init__(self, found: list[str]) -> None:
+class _Calls(TorchFunctionMode):
+    """Functions that wait without an operation that would show it."""
+
+    def __init__(self, waits: Waits) -> None:
         super().__init__()
-        self.found = found
+        self.waits = waits
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in HANDING and args[0].device == self.waits.device and not _in_transformers():
+            self.waits.found.append(func.__name__)
         made = func(*args, **(kwargs or {}))
         if func in MAKING and made.device == AWAY and made is not args[0] and not _in_transformers():
-            self.found.append(func.__name__)
+            self.waits.found.append(func.__name__)
         return made
 
 
