@@ -21,7 +21,7 @@ from prune_core.recipe import Recipe
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import emptied_rows, random_masks, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import outputs, verify
+from prune_core.verify import expect, outputs, verify
 
 FAMILIES = ("bert", "llama", "t5", "gpt2", "phi3", "swin")
 FASTER, SLOWER, UNSURE = Ratio(1.2, 1.1, 1.3), Ratio(0.9, 0.8, 0.95), Ratio(1.05, 0.99, 1.1)
@@ -49,7 +49,7 @@ def prove(model, masks, compaction):
     masked = copy.deepcopy(model)
     masks.bake(masked)
     batch = {name: value for name, value in tiny_inputs(model).items() if name != "labels"}
-    verify(outputs(masked, [batch]), compaction, [batch]).enforce()
+    verify(expect(masked, [batch]), compaction, [batch]).enforce()
 
 
 def sizes(model):

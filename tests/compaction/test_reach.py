@@ -8,7 +8,7 @@ from prune_core.errors import ModelError
 from prune_core.folders import compact_folder
 from prune_core.loading import structure_of
 from prune_core.measure import dummy_inputs
-from prune_core.reach import outputs_through
+from prune_core.reach import expected_through
 from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import tiny_model
@@ -18,8 +18,8 @@ from prune_core.verify import outputs
 def test_outputs_of_all_units_are_those_of_the_model():
     model = tiny_model("gemma3")
     batches = [dummy_inputs(model, 2, 8)]
-    found = outputs_through(model, structure_of(model).units, batches)
-    assert all(torch.equal(one, other) for one, other in zip(found, outputs(model, batches), strict=True))
+    found = expected_through(model, structure_of(model).units, batches)
+    assert all(torch.equal(one, other) for one, other in zip(found.outputs, outputs(model, batches), strict=True))
 
 
 def test_units_that_no_input_reaches_are_named():
@@ -29,9 +29,9 @@ def test_units_that_no_input_reaches_are_named():
     with pytest.raises(
         ModelError, match=r"inputs of input_ids do not reach vision\.layer\.0\.attention and 3 other units"
     ):
-        outputs_through(model, units, texts)
+        expected_through(model, units, texts)
     assert not any(module._forward_pre_hooks for module in model.modules())
-    outputs_through(model, [unit for unit in units if unit.key.startswith("text")], texts)
+    expected_through(model, [unit for unit in units if unit.key.startswith("text")], texts)
 
 
 def test_a_model_that_does_not_run_on_what_is_known_is_refused():
@@ -41,7 +41,7 @@ def test_a_model_that_does_not_run_on_what_is_known_is_refused():
     with pytest.raises(
         ModelError, match="does not run on inputs of input_ids, pixel_values: ValueError: Image features"
     ):
-        outputs_through(model, structure_of(model).units, [batch])
+        expected_through(model, structure_of(model).units, [batch])
 
 
 def test_compaction_on_inputs_that_miss_units_writes_nothing(tmp_path, monkeypatch):
@@ -62,4 +62,4 @@ def test_a_compact_model_with_empty_units_is_no_hindrance(tmp_path):
     kept = uneven(model)
     save_compact(compact(model, unit_masks(model, lambda unit: kept[unit.key])), tmp_path)
     again = type(model).from_pretrained(tmp_path).eval()
-    outputs_through(again, structure_of(again).units, [dummy_inputs(again, 2, 8)])
+    expected_through(again, structure_of(again).units, [dummy_inputs(again, 2, 8)])

@@ -23,7 +23,7 @@ from prune_core.sparse.forms import Form, TwoOfFour, make_dense
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import random_masks, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import outputs, verify
+from prune_core.verify import expect, outputs, verify
 
 
 def patterned(model, n=2, m=4, left=None):
@@ -73,7 +73,7 @@ def test_masked_compact_and_reloaded_are_one_function_and_linears_take_the_form(
     model = tiny_model(family)
     masks = patterned(model)
     compaction = compact(model, masks, "two-of-four")
-    verify(outputs(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
+    verify(expect(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
     save_compact(compaction, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["quantization_config"]["two_of_four"] is True
     again = type(model).from_pretrained(tmp_path)
@@ -95,7 +95,7 @@ def test_neurons_stay_in_whole_groups_of_four():
     assert kept == (*range(12), *range(60, 64))
     assert is_two_of_four(linear(compaction.model, ffn.down).weight)
     assert compaction.ragged < compaction.density
-    verify(outputs(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
+    verify(expect(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
     held = TwoOfFourCompactor({ffn.key: 24}).compact(model, masks, structure_of(model))
     kept = next(unit.kept for unit in held.units if unit.key == ffn.key)
     assert (len(kept), {index // 4 for index in kept}) == (24, {0, 1, 2, 3, 4, 15})
@@ -107,7 +107,7 @@ def test_whole_neurons_and_heads_go_beside_it():
     ffn, first = structure_of(model).ffn[0], patterned(model)
     masks = MaskSet({**whole, f"{ffn.up}.weight": first[f"{ffn.up}.weight"]})
     compaction = compact(model, masks, "two-of-four")
-    verify(outputs(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
+    verify(expect(baked(model, masks), [inputs_of(model)]), compaction, [inputs_of(model)]).enforce()
     assert {len(unit.kept) for unit in compaction.units} == {1, 3}
 
 

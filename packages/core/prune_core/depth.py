@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prune_core.architectures import Sizes, Stack
 from prune_core.compaction.layers import Layer, Shortening, by_list, layers_of, without
 from prune_core.errors import ModelError, RecipeError, StructureError
-from prune_core.verify import largest_difference, outputs, tolerance
+from prune_core.verify import exact_outputs, expect
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,9 +54,9 @@ def bypassed(model: nn.Module, layers: Sequence[Layer]) -> Iterator[None]:
 def prove(model: PreTrainedModel, shorter: PreTrainedModel, layers: Sequence[Layer], batch: dict[str, Tensor]) -> None:
     """StructureError where `shorter` does not compute what `model` does with these layers bypassed, on a `batch`."""
     with bypassed(model, layers):
-        expected = outputs(model, [batch])
-    difference = largest_difference(expected, outputs(shorter, [batch]))
-    if not difference <= tolerance(model, expected):
+        expected = expect(model, [batch])
+    difference, allowed = expected.furthest(exact_outputs(shorter, [batch]))
+    if not difference <= allowed:
         raise StructureError(
             f"{type(model).__name__} without {', '.join(layer.key for layer in layers)} is another function than with "
             f"these layers bypassed, by {difference:.2e}: layers go by their place there; keep other layers"

@@ -18,7 +18,7 @@ from prune_core.masks import MaskSet
 from prune_core.measure import dummy_inputs, folder_size, placed
 from prune_core.pretrained import load_saved
 from prune_core.processors import find_processor
-from prune_core.reach import outputs_through
+from prune_core.reach import expected_through
 from prune_core.recipe import Recipe
 from prune_core.rescue import load_pruned, masks_of_zeros
 from prune_core.rounding import round_measured
@@ -53,7 +53,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     gone = {unit for layer in shortening.gone for unit in layer.units}
     with bypassed(dense, shortening.gone):
         pruned = [unit for unit in structure.under(decided).units if unit not in gone]
-        expected = outputs_through(dense, pruned, batches)
+        expected = expected_through(dense, pruned, batches)
     left = MaskSet(shortening.renamed(decided), sparse=decided.sparse)
     compactor = choose(left, recipe.compactor, plugins)
     alignment = align(shorter, left, structure_of(shorter, plugins), recipe)

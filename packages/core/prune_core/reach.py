@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prune_core.compaction.layers import output_of
 from prune_core.errors import ModelError, foreign
-from prune_core.verify import outputs
+from prune_core.verify import Expected, expect
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from prune_core.structure import Unit
 
 
-def outputs_through(
+def expected_through(
     model: PreTrainedModel, units: Iterable[Unit], batches: Sequence[Mapping[str, Tensor]]
-) -> list[Tensor]:
-    """`outputs` of these inputs. ModelError where the model does not run on them, or one of `units` does not."""
+) -> Expected:
+    """What to `expect` of these inputs. ModelError where the model does not run on them, or one of `units` does not."""
     names, left = ", ".join(batches[0]), {unit.key: output_of(unit) for unit in units if unit.count}
     with ExitStack() as hooks:
         for key, path in list(left.items()):
             hooks.enter_context(model.get_submodule(path).register_forward_pre_hook(_Strike(left, key)))
         hooks.enter_context(foreign(ModelError, f"{type(model).__name__} does not run on inputs of {names}"))
-        found = outputs(model, batches)
+        found = expect(model, batches)
     if left:
         more = f" and {len(left) - 1} other units" if len(left) > 1 else ""
         raise ModelError(

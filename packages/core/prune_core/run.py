@@ -58,7 +58,7 @@ from prune_core.training import (
     steps_of,
     train,
 )
-from prune_core.verify import Verification, digests, outputs, real_batches, save_verified, told, verify
+from prune_core.verify import Verification, digests, expect, real_batches, save_verified, told, verify
 from prune_core.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _finish(ready: Preparation, workspace: Workspace) -> None:
 def _compacted(ready: Preparation, workspace: Workspace, masks: MaskSet) -> tuple[Compaction, Verification]:
     task = ready.job.task
     masked, batches = task.load_model(str(workspace.masked)), list(real_batches(task))
-    expected, structure = outputs(masked, batches), structure_of(masked, ready.job.plugins)
+    expected, structure = expect(masked, batches), structure_of(masked, ready.job.plugins)
 
     def aligned() -> Alignment:
         """As the run has it already: what is trained later depends on it."""

@@ -19,7 +19,7 @@ from prune_core.errors import VerificationError
 from prune_core.files import replacing
 from prune_core.plugins import Plugins
 from prune_core.portable import MODULE, make_portable
-from prune_core.verify import largest_difference, outputs, tolerance
+from prune_core.verify import Expected, outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +57,7 @@ def portably(
 
 
 def _prove(folder: Path, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
-    expected = outputs(model, [batch])
+    expected = Expected.of(outputs(model, [batch]), model.dtype)
     with tempfile.TemporaryDirectory() as place:
         asked, answered = Path(place) / "inputs.safetensors", Path(place) / "outputs.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in batch.items()}, asked)
@@ -73,8 +73,8 @@ def _prove(folder: Path, model: PreTrainedModel, batch: Mapping[str, Tensor]) ->
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             raise VerificationError(f"--portable: the folder does not load without prune_core: {last}; {_UNWRITTEN}")
         found = load_file(answered)
-    difference = largest_difference(expected, [found[str(index)] for index in range(len(found))])
-    if not difference <= tolerance(model, expected):
+    difference, allowed = expected.furthest([found[str(index)] for index in range(len(found))])
+    if not difference <= allowed:
         raise VerificationError(
             f"--portable: loaded without prune_core the model's outputs differ by {difference:.2e}; {_UNWRITTEN}"
         )

@@ -15,7 +15,7 @@ from prune_core.kit.layouts import heads, neurons
 from prune_core.linears import linear, output_axis
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.plugins import OURS
-from prune_core.reach import outputs_through
+from prune_core.reach import expected_through
 from prune_core.structure import Attention, ModelStructure, Unit
 from prune_core.verify import told, verify
 
@@ -39,7 +39,7 @@ def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Te
         {name: mask for unit, count in _left(structure) for name, mask in _masks(masked, unit, count).items()}
     )
     masks.bake(masked)
-    expected = outputs_through(masked, structure.units, [batch])
+    expected = expected_through(masked, structure.units, [batch])
     try:
         with told():
             verify(expected, DenseCompactor().compact(masked, masks, structure, inplace=True), [batch]).enforce()

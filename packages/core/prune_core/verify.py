@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from prune_core.embeddings import round_embeddings
 from prune_core.errors import RunError, VerificationError, foreign
 from prune_core.files import replacing
 from prune_core.masks import MaskSet
-from prune_core.measure.forwards import evaluating
+from prune_core.measure.forwards import HALF, evaluating, in_float32
 from prune_core.portable import MODULE
 from prune_core.preparation import make_job
 from prune_core.saving import save_compact
@@ -33,13 +34,38 @@ if TYPE_CHECKING:
     from prune_core.task import Task
 
 SAMPLES = 64
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference of an output, relative to its largest value or to 1."""
+_TOLERANCE = 1e-4
+"""Largest difference of an output in float32, relative to the largest value or to 1."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model puts out for some inputs, and how far each output of another of the same function may be from it."""
+
+    outputs: list[Tensor]
+    tolerances: list[float]
+
+    @classmethod
+    def of(cls, outputs: list[Tensor], dtype: torch.dtype) -> Expected:
+        """Of a model in float32 1e-4 of the largest of all values, or of 1: other sums round otherwise. Of one in half
+        precision a rounding of the output's own largest value: compaction adds up biases, which are rounded as well.
+        """
+        if dtype not in HALF:
+            return cls(outputs, [tolerance(outputs)] * len(outputs))
+        scales = [float(one.abs().max()) for one in outputs]
+        return cls(outputs, [torch.finfo(dtype).eps * scale if math.isfinite(scale) else 0.0 for scale in scales])
+
+    def furthest(self, found: list[Tensor]) -> tuple[float, float]:
+        """Largest difference and tolerance of the output that is nearest to its tolerance, or furthest beyond it."""
+        differences = [largest_difference([a], [b]) for a, b in zip(self.outputs, found, strict=True)]
+        return max(zip(differences, self.tolerances, strict=True), key=lambda one: one[0] - one[1])
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Largest absolute differences of any output, over `samples` inputs; a reloaded model must not differ at all.
+    """Largest absolute differences over `samples` inputs; a reloaded model must not differ at all.
+
+    Of masked and compact, which both compute in float32, it is that of the output which is nearest to its tolerance.
 
     Masked and compact are compared before a fill, for a fill changes the weights by intention. `changed` names the
     files of the model that are not those that the run proved.
@@ -71,17 +97,22 @@ class Verification:
         return self
 
 
-def verify(expected: list[Tensor], compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
+def expect(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> Expected:
+    """What a model puts out for these inputs in float32, to compare the `exact_outputs` of others with."""
+    return Expected.of(exact_outputs(model, batches), model.dtype)
+
+
+def verify(expected: Expected, compaction: Compaction, batches: Iterable[dict[str, Tensor]]) -> Verification:
     """Compare what the masked model put out for `batches`, the compact model, and the same through a folder and back.
 
-    `expected` is `outputs(masked, batches)`: the masked model itself may be gone by now.
+    `expected` is `expect(masked, batches)`: the masked model itself may be gone by now.
     """
     with tempfile.TemporaryDirectory() as folder:
         return _compared(expected, compaction, list(batches), Path(folder) / "model")
 
 
 def save_proven(
-    expected: list[Tensor], compaction: Compaction, batches: Iterable[dict[str, Tensor]], folder: Path, **beside: Any
+    expected: Expected, compaction: Compaction, batches: Iterable[dict[str, Tensor]], folder: Path, **beside: Any
 ) -> Verification:
     """Verify, and keep the folder that was verified; `beside` is the processor and source that `save_compact` takes.
 
@@ -92,17 +123,19 @@ def save_proven(
 
 
 def _compared(
-    expected: list[Tensor], compaction: Compaction, batches: list[dict[str, Tensor]], folder: Path, **beside: Any
+    expected: Expected, compaction: Compaction, batches: list[dict[str, Tensor]], folder: Path, **beside: Any
 ) -> Verification:
     with told():
         save_compact(compaction, folder, **beside)
         reloaded = _reloaded(compaction, folder)
         found = outputs(compaction.model, batches)
         again = outputs(reloaded, batches)
+        exact = exact_outputs(compaction.model, batches) if compaction.model.dtype in HALF else found
+        difference, allowed = expected.furthest(exact)
         return Verification(
-            masked_vs_compact=largest_difference(expected, found),
+            masked_vs_compact=difference,
             compact_vs_reloaded=largest_difference(found, again),
-            tolerance=tolerance(compaction.model, expected),
+            tolerance=allowed,
             samples=sum(len(next(iter(batch.values()))) for batch in batches),
         )
 
@@ -155,7 +188,7 @@ def verify_run(run: Path) -> Verification:
     alignment = Alignment.load(workspace.alignment, recipe.align) or Alignment()
     compactor = alignment.applied(choose(masks, recipe.compactor, job.plugins))
     compaction = compact(masked, masks, compactor, plugins=job.plugins)
-    verification = verify(outputs(masked, batches), compaction, batches)
+    verification = verify(expect(masked, batches), compaction, batches)
     if recipe.embedding_bits:
         round_embeddings(compaction.model, recipe.embedding_bits)
     saved = task.load_model(str(workspace.model))
@@ -212,6 +245,15 @@ def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> 
         ]
 
 
+def exact_outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
+    """The same of a model whose weights may be of half precision, computed in float32: there models of one function do
+    not differ by what each rounds in between.
+    """
+    wide = [{name: one.float() if one.dtype in HALF else one for name, one in batch.items()} for batch in batches]
+    with in_float32(model):
+        return outputs(model, wide)
+
+
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
     """The tensors among what a model puts out; a backbone's maps are a tuple."""
     for value in values:
@@ -227,9 +269,9 @@ def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
     return type(model).from_pretrained(folder, dtype=model.dtype)
 
 
-def tolerance(model: PreTrainedModel, expected: list[Tensor]) -> float:
-    """How far outputs of another model may be from the `expected` ones of this: other sums round otherwise."""
-    return _TOLERANCE.get(model.dtype, 1e-4) * max(1.0, *(float(one.abs().max()) for one in expected))
+def tolerance(expected: list[Tensor]) -> float:
+    """How far outputs in float32 may be from the `expected` ones: other sums round otherwise."""
+    return _TOLERANCE * max(1.0, *(float(one.abs().max()) for one in expected))
 
 
 def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:

@@ -35,7 +35,7 @@ def prove(runtime: Runtime, model: PreTrainedModel, batches: Sequence[Batch]) ->
     expected = [reference(model, batch) for batch in batches]
     with foreign(VerificationError, "what was exported does not run, so nothing was written", passing=()):
         found = [runtime(batch) for batch in batches]
-    parity = _compared(model, expected, found, batches)
+    parity = _compared(expected, found, batches)
     if not parity.difference <= parity.tolerance:
         raise VerificationError(
             f"what was exported puts out something else: a difference of {parity.difference:.2e} (at most "
@@ -51,7 +51,6 @@ def reference(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def _compared(
-    model: PreTrainedModel,
     expected: list[dict[str, Tensor]],
     found: list[dict[str, Tensor]],
     batches: Sequence[Batch],
@@ -64,7 +63,7 @@ def _compared(
     there = [_counted(other, batch) for _, other, batch in pairs]
     return Parity(
         difference=largest_difference(wanted, there),
-        tolerance=tolerance(model, wanted),
+        tolerance=tolerance(wanted),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
         shapes=tuple({name: tuple(value.shape) for name, value in batch.items()} for batch in batches),
     )

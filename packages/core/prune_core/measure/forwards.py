@@ -1,12 +1,14 @@
 """What happens inside a model while a batch goes through it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -34,3 +36,50 @@ def inputs_inside(model: PreTrainedModel, layers: Iterable[str], batch: Mapping[
             hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(partial(keep, name)))
         model(**batch)
     return found
+
+
+@contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Weights of half precision compute in float32 for a while: those of a layer while it runs, all others throughout.
+
+    So it takes the memory of the embeddings, the head and one layer, not that of another model. Layers are what lies in
+    a ModuleList.
+    """
+    layers = {layer: _halves(layer) for layer in _layers(model)}
+    inside = {id(tensor) for tensors in layers.values() for tensor in tensors}
+    with ExitStack() as stack:
+        around = _Widening([tensor for tensor in _halves(model) if id(tensor) not in inside])
+        around.enter()
+        stack.callback(around.leave)
+        for layer, tensors in layers.items():
+            widening = _Widening(tensors)
+            stack.enter_context(layer.register_forward_pre_hook(widening.enter))
+            stack.enter_context(layer.register_forward_hook(widening.leave, always_call=True))
+        yield
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        yield from child if isinstance(child, nn.ModuleList) else _layers(child)
+
+
+def _halves(module: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in HALF]
+
+
+class _Widening:
+    """Tensors that are in float32 from `enter` to `leave`, and then what they were."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.before: list[Tensor] = []
+
+    def enter(self, *_: object) -> None:
+        self.before = [tensor.data for tensor in self.tensors]
+        with torch.inference_mode(False):  # a parameter takes no data that was made for inference only
+            for tensor in self.tensors:
+                tensor.data = tensor.data.float()
+
+    def leave(self, *_: object) -> None:
+        for tensor, data in zip(self.tensors, self.before, strict=False):  # none where another hook failed before
+            tensor.data = data

@@ -23,7 +23,7 @@ from prune_core.structure import Attention, FeedForward, ModelStructure, Unit
 from prune_core.testing.head_classes import head_classes, tiny_head
 from prune_core.testing.loop import tensors
 from prune_core.testing.sample_masks import uneven, unit_masks
-from prune_core.verify import largest_difference, outputs, verify
+from prune_core.verify import expect, largest_difference, outputs, verify
 
 ATOL = 1e-5
 """Largest difference of two orders of the same float32 sums."""
@@ -82,7 +82,7 @@ class Sample:
     def prove(self, masked: PreTrainedModel, compaction: Compaction) -> None:
         """VerificationError where masked, compact and reloaded model are not the same function."""
         batches = [self._inputs(masked)]
-        verify(outputs(masked, batches), compaction, batches).enforce()
+        verify(expect(masked, batches), compaction, batches).enforce()
 
     def check_same(self, compaction: Compaction, masked: PreTrainedModel) -> None:
         """The compact model computes what the masked one does; in bfloat16 up to what that loses to float32 itself."""
