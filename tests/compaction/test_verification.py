@@ -58,6 +58,7 @@ def test_a_wrong_model_of_unit_embeddings_is_seen(dtype):
 def test_half_precision_is_compared_in_float32(dtype):
     """With the weights as they are, which no copy of the model is made for: of its layers one at a time is wide."""
     model = embedder(dtype)
+    before = {name: one.data_ptr() for name, one in model.named_parameters()}
     wide = []
     layer = model.encoder.layer[2]
     layer.register_forward_hook(lambda *_: wide.extend(one.dtype for one in model.encoder.layer.parameters()))
@@ -67,6 +68,7 @@ def test_half_precision_is_compared_in_float32(dtype):
     assert wide.count(dtype) == 3 * own
     exact = copy.deepcopy(model).float()
     torch.testing.assert_close(expected.outputs, outputs(exact, [batch()]), atol=1e-6, rtol=0)
+    assert {name: one.data_ptr() for name, one in model.named_parameters()} == before
     assert {one.dtype for one in model.parameters()} == {dtype}
 
 
@@ -76,6 +78,22 @@ def test_what_fails_while_it_computes_in_float32_leaves_the_model_as_it_was():
     with pytest.raises(ZeroDivisionError):
         expect(model, [batch()])
     assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+
+
+def test_parameters_are_copied_once_and_only_where_they_lie_askew():
+    model = embedder(torch.float32)
+    weight = model.encoder.layer[0].intermediate.dense.weight
+    whole, expected = weight.detach().clone(), outputs(model, [batch()])
+    weight.data = torch.empty(weight.numel() + 1)[1:].view(weight.shape).copy_(whole)
+    assert weight.data_ptr() % 64
+    others = {name: one.data_ptr() for name, one in model.named_parameters() if one is not weight}
+    found = outputs(model, [batch()])
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert not weight.data_ptr() % 64
+    assert {name: one.data_ptr() for name, one in model.named_parameters() if one is not weight} == others
+    place = weight.data_ptr()
+    outputs(model, [batch()])
+    assert weight.data_ptr() == place
 
 
 def test_the_tolerance_is_that_of_each_output():

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prune_core.task import Task
 
 SAMPLES = 64
+_ALIGNMENT = 64
 _TOLERANCE = 1e-4
 """Largest difference of an output in float32, relative to the largest value or to 1."""
 
@@ -235,8 +236,7 @@ def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]
 
 def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
     """Every tensor that a model puts out for these inputs, batch by batch, in evaluation mode."""
-    for parameter in model.parameters():  # of a mapped file lie anywhere: kernels round by how memory is aligned
-        parameter.data = parameter.data.clone()
+    _align(model)
     with torch.inference_mode(), evaluating(model):
         return [
             value.float().cpu()
@@ -252,6 +252,15 @@ def exact_outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]
     wide = [{name: one.float() if one.dtype in HALF else one for name, one in batch.items()} for batch in batches]
     with in_float32(model):
         return outputs(model, wide)
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Copy what begins elsewhere than at the multiples of 64 bytes where memory of torch does: parameters of a mapped
+    file lie anywhere, and kernels round by how memory is aligned. All others stay where they are, mapped ones too.
+    """
+    for parameter in model.parameters():
+        if parameter.data_ptr() % _ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
