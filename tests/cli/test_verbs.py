@@ -237,6 +237,14 @@ def test_bench_two_models(prune: Callable, folders: dict[str, Path]) -> None:
     )
 
 
+def test_bench_says_which_linears_skip_zeros(prune: Callable, folders: dict[str, Path]) -> None:
+    flags = ["--baseline", folders["dense"], "--batch-sizes", "1", "--lengths", "8", "--rounds", "3", "--device", "cpu"]
+    result = prune("bench", folders["compact"], *flags, "--runtimes", "torch,sparse")
+    assert result.code == 0
+    lines = [line for line in result.out.splitlines() if "linears that skip their zeros, of " in line]
+    assert ["none" in line or " as rows of blocks" in line for line in lines] == [True, True]
+
+
 def test_explain_a_model(prune: Callable, folders: dict[str, Path]) -> None:
     flags = ["--baseline", folders["dense"], "--batch-size", "2", "--length", "8", "--rounds", "3", "--device", "cpu"]
     result = prune("explain", folders["compact"], *flags)

@@ -8,8 +8,8 @@ from torch import nn
 
 from prune_core.linears import linear
 from prune_core.loading import structure_of
+from prune_core.measure import DENSE, Grid, bench
 from prune_core.sparse import use_sparse_forms
-from prune_core.sparse.choice import DENSE
 from prune_core.sparse.forms import FORMS, BlockSparse, RowsOfBlocks, StackedRows, TwoOfFour, make_dense
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
@@ -108,6 +108,30 @@ def test_each_linear_takes_a_form_only_where_that_was_faster(monkeypatch):
         assert all(one.form == DENSE for one in found if one not in up)
         with torch.inference_mode():
             torch.testing.assert_close(model(**batch).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_a_form_that_fails_is_not_taken_and_said(monkeypatch, caplog):
+    def fails(layer, flat):
+        raise RuntimeError("no kernel for this size\nbut for others")
+
+    for form in (RowsOfBlocks, StackedRows):
+        monkeypatch.setattr(form, "_sparse", fails)
+    model = sparse_bert()
+    found = use_sparse_forms(model, tiny_inputs(model), rounds=3)
+    assert {one.form for one in found} == {DENSE}
+    assert all(type(linear(model, one.layer)) is nn.Linear for one in found)
+    assert "intermediate.dense stays out of rows of blocks of 32, which fails: no kernel for this size" in caplog.text
+
+
+def test_a_measurement_says_which_layers_took_a_form(monkeypatch):
+    model = sparse_bert()
+    monkeypatch.setattr("prune_core.sparse.choice.paired_ratio", lambda *_: (1.5, 1.2, 1.6))
+    grid = Grid(batch_sizes=(1,), lengths=(4,), rounds=3, runtimes=("torch", "sparse"))
+    plain, sparse = bench({"dense": tiny_model("bert"), "small": model}, grid, "cpu").rows
+    assert [side.forms for side in plain.sides] == [None, None]
+    assert {one.form for one in sparse.sides[0].forms} == {DENSE}
+    taken = [one["layer"] for one in sparse.to_dict()["models"][0]["forms"] if one["form"] != DENSE]
+    assert taken == [name for name in structure_of(model).linears() if "intermediate" in name]
 
 
 def test_a_large_sparse_linear_is_measured_to_be_faster():

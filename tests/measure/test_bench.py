@@ -243,7 +243,8 @@ def test_zeros_are_skipped_in_a_twin(monkeypatch: pytest.MonkeyPatch):
     taken = []
     monkeypatch.setattr(runtime, "use_sparse_forms", lambda twin, batch: taken.append(twin) or ())
     batch = measure.dummy_inputs(model, 2, 4)
-    with opener("sparse")(model, [batch], Path("none")) as twin:
+    with opener("sparse")(model, [batch], Path("none")) as runs:
+        twin = runs.model
         assert taken == [twin]
         assert twin is not model
         assert all(one is other for one, other in zip(twin.parameters(), model.parameters(), strict=True))

@@ -1,5 +1,6 @@
 """prune bench: how much faster, smaller and cheaper models are than their baseline."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +93,8 @@ def _tables(found: "Bench") -> None:
     body = [line for row in found.rows for line in _lines(row)]
     columns = ["model", "batch", "tokens", "how", *_TIMES, "speed-up", "FLOPs", "GFLOPs", "MB of activations"]
     render.print_table("Times", columns, body)
+    for line in (line for row in found.rows for line in _forms(row)):
+        typer.echo(line)
     _where(found.machine, found.grid.rounds)
 
 
@@ -111,6 +114,20 @@ def _lines(row: "Row") -> Iterator[tuple[object, ...]]:
     for side, (speedup, flops) in zip(row.sides, ratios, strict=True):
         figures = (speedup, flops, side.flops / 1e9, side.activation_bytes and side.activation_bytes / 1e6)
         yield (render.short(side.name), *_setting(row.setting), *_times(side), *figures)
+
+
+def _forms(row: "Row") -> Iterator[str]:
+    """For each side that skips zeros how many of its linears do, and how."""
+    from prune_cli import render
+    from prune_core.measure import DENSE
+
+    batch, tokens, _ = _setting(row.setting)
+    for side in row.sides:
+        if side.forms is not None:
+            taken = Counter(one.form for one in side.forms if one.form != DENSE)
+            how = ", ".join(f"{count} as {form}" for form, count in taken.items()) or "none"
+            where = f"{render.short(side.name)}, batch {batch}, tokens {tokens}"
+            yield f"{where}: linears that skip their zeros, of {len(side.forms)}: {how} (--json names them)"
 
 
 def _setting(setting: "Setting") -> tuple[object, ...]:

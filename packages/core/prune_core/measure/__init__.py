@@ -7,13 +7,16 @@ from prune_core.measure.grids import Bench, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
 from prune_core.measure.memory import activation_bytes, folder_size, weight_bytes
+from prune_core.measure.runtimes import DENSE, LayerForm
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
 
 __all__ = [
+    "DENSE",
     "Bench",
     "Comparison",
     "DType",
     "Grid",
+    "LayerForm",
     "Machine",
     "Prepared",
     "Ratio",

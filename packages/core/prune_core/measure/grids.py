@@ -24,7 +24,7 @@ from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
 from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_inputs
 from prune_core.measure.memory import activation_bytes, weight_bytes
-from prune_core.measure.runtimes import Runs, opener
+from prune_core.measure.runtimes import Formed, LayerForm, Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
 
 _RAGGED_BATCHES = 10
@@ -35,7 +35,8 @@ _RAGGED_BATCHES = 10
 class Side:
     """One of the models. `weight_bytes`: parameters and buffers in memory; `activation_bytes`: peak on top of them in
     one call, None for a CUDA graph or an export, which hold their own; `file_bytes`: weight files on disk, where the
-    folder is known; `flops`: of one batch, the mean over batches of several lengths.
+    folder is known; `flops`: of one batch, the mean over batches of several lengths; `forms`: what its linears compute
+    as where zeros are skipped, None elsewhere.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Side:
     weight_bytes: int
     activation_bytes: int | None = None
     file_bytes: int | None = None
+    forms: tuple[LayerForm, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class _Session:
                     flops=self._flops(name, batches[name], setting),
                     weight_bytes=weight_bytes(model),
                     activation_bytes=self._activations(calls[name], len(batches[name]), setting),
+                    forms=_forms(runs[name]),
                 )
                 for name, model in models.items()
             )
@@ -169,6 +172,10 @@ class _Session:
             with torch.no_grad():
                 self.counted[work] = sum(flops_of(call.ready(index)) for index in range(len(batches))) // len(batches)
         return self.counted[work]
+
+
+def _forms(runs: Runs) -> tuple[LayerForm, ...] | None:
+    return runs.forms if isinstance(runs, Formed) else None
 
 
 def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.device, texts: Sequence[int]) -> None:

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from prune_core.errors import ModelError
+from prune_core.errors import ModelError, brief
 from prune_core.loading import structure_of
-from prune_core.measure import paired_ratio, time_calls
+from prune_core.measure import DENSE, LayerForm, paired_ratio, time_calls
 from prune_core.measure.forwards import inputs_inside
 from prune_core.sparse.forms import FORMS, Form, make_dense
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-DENSE = "dense"
-
-
-@dataclass(frozen=True)
-class LayerForm:
-    """What a linear computes as now, and how many times faster that is than densely (95 % interval: low, high).
-
-    Where no form was faster it is dense, and the figures are those of the best that was tried, or 1 of none.
-    """
-
-    layer: str
-    form: str
-    density: float
-    gain: float
-    low: float
-    high: float
+logger = logging.getLogger(__name__)
 
 
 def use_sparse_forms(model: PreTrainedModel, batch: Mapping[str, Tensor], rounds: int = 9) -> tuple[LayerForm, ...]:
     """Let each prunable linear of `model` compute without its zeros where that is faster for `batch`; in place.
 
-    A form is taken where the whole interval of its gain is above 1. It holds for inference on this device: the
-    parameters stay, so that the model saves and trains as before. ModelError where the model is in no linears.
+    A form is taken where the whole interval of its gain is above 1; one that fails to run is not, with a warning. It
+    holds for inference on this device: the parameters stay, so that the model saves and trains as before. ModelError
+    where the model is in no linears.
     """
     left = ((name, model.get_submodule(name)) for name in structure_of(model).left_in(model))
     layers = {name: layer for name, layer in left if isinstance(layer, nn.Linear)}
@@ -58,7 +44,11 @@ def _chosen(name: str, layer: nn.Linear, given: Tensor, rounds: int) -> LayerFor
     best, make = LayerForm(name, DENSE, density, 1.0, 1.0, 1.0), None
     for form in FORMS:
         for option in form.options(layer) if form.device == given.device.type else ():
-            tried = _tried(form, option, layer, given, rounds)
+            try:
+                tried = _tried(form, option, layer, given, rounds)
+            except Exception as error:  # a kernel that fails for this size or on this device raises anything
+                logger.warning("%s stays out of %s of %s, which fails: %s", name, form.kind, option, brief(error))
+                continue
             if make is None or tried[0] > best.gain:
                 best = LayerForm(name, f"{form.kind} of {option}", density, *tried)
                 make = partial(form.make, layer, option)
