@@ -45,6 +45,7 @@ def trained(folder: Path, scores: dict[int, float], *, greater: bool = True, **s
     model = tiny_model("vit")
     strategy: Any = Settling(model)
     task: Any = SimpleNamespace(
+        counted=lambda batch: None,
         collate=lambda rows: tiny_inputs(model),
         metrics=lambda prediction: {"score": scores[strategy.at]},
         metric="score",

@@ -46,6 +46,7 @@ def attempt(name, at, cause, work):
             cause()
         return dict(inputs)
     task = SimpleNamespace(
+        counted=lambda batch: None,
         collate=collate, metrics=None, predict=predict, metric="accuracy", greater_is_better=True,
         forward=lambda model, batch, **options: model(**batch, **options), loss=lambda outputs, batch: outputs.loss
     )
