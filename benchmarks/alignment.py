@@ -14,10 +14,10 @@ import torch
 from report import figure, report
 from transformers import BertConfig, BertForSequenceClassification
 
-from prune_core.alignment import MULTIPLES, align, gains_of, multiple
 from prune_core.compaction import compact
+from prune_core.compaction.alignment import MULTIPLES, align, gains_of, multiple
 from prune_core.compaction.dense import DenseCompactor
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.measure import dummy_inputs, paired_ratio, pick_device, placed, time_calls
 from prune_core.recipe import Recipe
 from prune_core.structure import FeedForward

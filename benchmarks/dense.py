@@ -12,9 +12,9 @@ from pathlib import Path
 from transformers import set_seed
 
 from prune_cli.overlay import laid_over
-from prune_core.configuring import validated
 from prune_core.files import replacing
-from prune_core.preparation import make_job
+from prune_core.runs.configuring import validated
+from prune_core.runs.preparation import make_job
 from prune_core.training import arguments, is_text, make_trainer, train
 
 

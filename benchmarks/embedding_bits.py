@@ -17,12 +17,12 @@ from pathlib import Path
 from minilm import minilm
 from report import report
 
-from prune_core.folders import compact_folder
-from prune_core.preparation import trained_job
+from prune_core.embeddings.rounding import round_measured
+from prune_core.folders.compacting import compact_folder
 from prune_core.recipe import Recipe, TaskSection
-from prune_core.rounding import round_measured
-from prune_core.run import evaluate_folder
-from prune_core.verify import real_batches
+from prune_core.runs.preparation import trained_job
+from prune_core.runs.run import evaluate_folder
+from prune_core.verification.verify import real_batches
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("PRUNE_DATA", "../shared/data")).resolve()

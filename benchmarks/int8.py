@@ -17,8 +17,8 @@ from transformers import AutoTokenizer
 
 from prune_core.exporting import Wanted, export_folder, load_exported
 from prune_core.exporting.batches import dummy
+from prune_core.folders.pretrained import load_saved
 from prune_core.measure import paired_ratio, time_calls
-from prune_core.pretrained import load_saved
 from prune_core.recipe import MeasureSection, TaskSection
 
 KINDS = {"float32": None, "dynamic": "dynamic", "calibrated": "calibrated"}

@@ -12,7 +12,7 @@ import torch
 from report import report
 
 from prune_core.recipe import Recipe
-from prune_core.run import run
+from prune_core.runs.run import run
 
 DENSITIES = (0.5, 0.35, 0.2)
 

@@ -21,7 +21,7 @@ from report import report
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.structure import Unit
 from prune_core.testing.sample_masks import unit_masks
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 from prune_core import compact
 from prune_core.compactor import Compaction
-from prune_core.saving import save_compact
+from prune_core.folders.saving import save_compact
 from prune_core.structure import Attention, Unit
 from prune_core.testing.sample_masks import unit_masks
 

@@ -21,8 +21,8 @@ from random_models import BILLION, half
 from report import figure, report
 from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
+from prune_core.folders.saving import save_compact
 from prune_core.measure import Prepared, folder_size, paired_ratio, time_calls
-from prune_core.saving import save_compact
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 MODELS: dict[str, Callable[[dict[str, int]], PreTrainedModel]] = {

@@ -17,7 +17,7 @@ from report import figure, report
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.measure import dummy_inputs, paired_ratio, placed, time_calls
 from prune_core.sparse import use_sparse_forms
 

@@ -11,8 +11,8 @@ import yaml
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments
 
 from prune_cli.app import main
-from prune_core import demo
-from prune_core.demo import prepare_demo
+from prune_core.runs import demo
+from prune_core.runs.demo import prepare_demo
 from prune_core.tasks.image_classification import ImageClassification
 
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from prune_core import measure
 from prune_core.errors import ModelError, RecipeError
-from prune_core.pretrained import POSITIONS_BEHIND_PADDING, usable_length
+from prune_core.folders.pretrained import POSITIONS_BEHIND_PADDING, usable_length
 from prune_core.recipe import MeasureSection
 from prune_core.testing.tiny import tiny_model
 

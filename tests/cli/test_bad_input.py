@@ -234,7 +234,7 @@ def test_evaluate_does_not_need_a_strategy(
     prune: Callable, monkeypatch: pytest.MonkeyPatch, stand_in: Callable
 ) -> None:
     monkeypatch.setenv("PRUNE_DISABLE", "prune-unstructured,prune-block,prune-hybrid,prune-structured")
-    stand_in("prune_core.run", evaluate_folder=lambda *_: {"accuracy": 0.5})
+    stand_in("prune_core.runs.run", evaluate_folder=lambda *_: {"accuracy": 0.5})
     assert prune("evaluate", "m", "--task", "text-classification").code == 0
 
 
@@ -242,7 +242,7 @@ def test_mistakes_of_ours_are_one_line_and_ask_for_debug(prune: Callable, stand_
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    stand_in("prune_core.run", run=fail)
+    stand_in("prune_core.runs.run", run=fail)
     arguments = ["run", "--strategy", "sample", "--set", "strategy.steps=1"]
     _one_line(prune(*arguments), 70, "ZeroDivisionError: division by zero", "--debug")
     for debugged in (prune("--debug", *arguments), prune(*arguments, "--debug")):
@@ -271,19 +271,19 @@ def _failing(error: BaseException) -> Callable[..., None]:
 def test_errors_of_a_run(
     error: BaseException, code: int, part: str, prune: Callable, stand_in: Callable, sample: Path
 ) -> None:
-    stand_in("prune_core.run", run=_failing(error))
+    stand_in("prune_core.runs.run", run=_failing(error))
     _one_line(prune("run", "--strategy", "sample", "--set", "strategy.steps=1"), code, part)
 
 
 def test_a_full_disk_behind_another_error(prune: Callable, stand_in: Callable, sample: Path) -> None:
     error = RuntimeError("the archive could not be written")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    stand_in("prune_core.run", run=_failing(error))
+    stand_in("prune_core.runs.run", run=_failing(error))
     _one_line(prune("run", "--strategy", "sample", "--set", "strategy.steps=1"), 74, "the disk is full", "--resume")
 
 
 def test_an_interrupt_says_how_to_go_on(prune: Callable, stand_in: Callable, sample: Path, tmp_path: Path) -> None:
-    stand_in("prune_core.run", run=_failing(KeyboardInterrupt()))
+    stand_in("prune_core.runs.run", run=_failing(KeyboardInterrupt()))
     arguments = ["run", "--strategy", "sample", "--set", "strategy.steps=1", "--output", tmp_path]
     early = prune(*arguments)
     assert (early.code, early.errors) == (130, ["prune: interrupted; nothing was written yet"])
@@ -325,7 +325,7 @@ def test_home_is_found_in_every_path_of_a_recipe(monkeypatch: pytest.MonkeyPatch
     assert Recipe.parse({"model": "./m", "task": {"dataset": "nyu-mll/glue"}}).model == "./m"
 
 
-@pytest.mark.parametrize("stage", ["prune_cli.verbs", "prune_core.verify"])
+@pytest.mark.parametrize("stage", ["prune_cli.verbs", "prune_core.verification.verify"])
 def test_an_interrupt_at_any_time_is_one_line(stage: str, prune: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the command line itself is imported, and while a verb imports what it needs."""
 

@@ -10,8 +10,8 @@ import typer
 
 from prune_cli.overlay import FLAGS
 from prune_cli.verbs import app
-from prune_core.configuring import validated
 from prune_core.recipe import Recipe, read_yaml
+from prune_core.runs.configuring import validated
 
 MANIFEST = {
     "output": "runs/first",
@@ -43,7 +43,7 @@ def ran(stand_in: Callable, sample: Path, checked: list[dict[str, Any]]) -> list
         checked.append({"recipe": recipe, "resume": resume, "overwrite": overwrite})
         return {"steps": 1000, "data": {"train": 64}}
 
-    stand_in("prune_core.run", run=run, check=check)
+    stand_in("prune_core.runs.run", run=run, check=check)
     return calls
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prune_core.configuring import validated
 from prune_core.plugins import load_plugins
 from prune_core.recipe import Recipe
+from prune_core.runs.configuring import validated
 
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")
 NAMED = [
@@ -103,7 +103,7 @@ def test_a_recipe_file_beats_the_task_and_flags_beat_the_file(
     tmp_path: Path, prune: Callable, stand_in: Callable
 ) -> None:
     seen = []
-    stand_in("prune_core.run", check=lambda recipe, **_: seen.append(recipe) or {})
+    stand_in("prune_core.runs.run", check=lambda recipe, **_: seen.append(recipe) or {})
     file = tmp_path / "recipe.yaml"
     file.write_text("model: m\ntask: {name: cola, max_length: 77}\ntraining: {epochs: 2, seed: 5}\n")
     prune("run", file, "--dry-run", "--epochs", "9")

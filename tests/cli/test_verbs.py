@@ -29,7 +29,7 @@ class Verification:
 
 
 def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callable) -> None:
-    stand_in("prune_core.verify", verify_run=lambda run: Verification(2e-6, 0.0))
+    stand_in("prune_core.verification.verify", verify_run=lambda run: Verification(2e-6, 0.0))
     result = prune("verify", "runs/first")
     assert result.code == 0
     for part in ("runs/first: verified on 64 inputs", "masked = compact", "2e-06", "compact = reloaded"):
@@ -41,7 +41,7 @@ def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callabl
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, stand_in: Callable) -> None:
-    stand_in("prune_core.verify", verify_run=lambda run: Verification(0.3, 0.0))
+    stand_in("prune_core.verification.verify", verify_run=lambda run: Verification(0.3, 0.0))
     result = prune("verify", "runs/first", *json_flag)
     assert result.code == 10
     assert len(result.errors) == 1
@@ -50,7 +50,9 @@ def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, s
 
 
 def test_verify_fails_where_a_file_changed(prune: Callable, stand_in: Callable) -> None:
-    stand_in("prune_core.verify", verify_run=lambda run: Verification(0.0, 0.0, changed=("model.safetensors",)))
+    stand_in(
+        "prune_core.verification.verify", verify_run=lambda run: Verification(0.0, 0.0, changed=("model.safetensors",))
+    )
     result = prune("verify", "runs/first")
     assert result.code == 10
     assert "runs/first: " in result.err
@@ -65,7 +67,7 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
         calls.append(arguments)
         return {"density": 0.3, "verification": {"samples": 4}}
 
-    stand_in("prune_core.folders", compact_folder=compact_folder)
+    stand_in("prune_core.folders.compacting", compact_folder=compact_folder)
     result = prune("compact", "model", "masks.safetensors", "--output", tmp_path / "small", "--compactor", "dense")
     assert calls[0][:-1] == (Path("model"), Path("masks.safetensors"), tmp_path / "small")
     assert calls[0][-1] == Recipe(compactor="dense")
@@ -110,7 +112,7 @@ def test_evaluate_hands_on_a_task(prune: Callable, stand_in: Callable, tmp_path:
         calls.append(arguments)
         return {"accuracy": 0.875}
 
-    stand_in("prune_core.run", evaluate_folder=evaluate_folder)
+    stand_in("prune_core.runs.run", evaluate_folder=evaluate_folder)
     file = tmp_path / "dev.csv"
     file.touch()
     flags = ["--task", "text-classification", "--validation-file", file, "--column", "text=sentence", "--device", "cpu"]
@@ -129,10 +131,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import torch
 
     from prune_core.compaction import compact
+    from prune_core.folders.loading import structure_of
+    from prune_core.folders.saving import save_compact
     from prune_core.granularity import Head, Neuron
-    from prune_core.loading import structure_of
     from prune_core.masks import Mask, MaskSet
-    from prune_core.saving import save_compact
     from prune_core.testing.tiny import tiny_model
 
     root = tmp_path_factory.mktemp("models")

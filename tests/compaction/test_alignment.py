@@ -8,20 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune_core import alignment
-from prune_core.alignment import Alignment, Size, align, fastest, multiple
-from prune_core.compaction import compact
+from prune_core.compaction import alignment, compact
+from prune_core.compaction.alignment import Alignment, Size, align, fastest, multiple
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.compaction.uniform import UniformCompactor
 from prune_core.errors import RecipeError, RunError
-from prune_core.folders import compact_folder
-from prune_core.loading import structure_of
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
 from prune_core.measure import Ratio
 from prune_core.recipe import Recipe
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import emptied_rows, random_masks, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import expect, outputs, verify
+from prune_core.verification.verify import expect, outputs, verify
 
 FAMILIES = ("bert", "llama", "t5", "gpt2", "phi3", "swin")
 FASTER, SLOWER, UNSURE = Ratio(1.2, 1.1, 1.3), Ratio(0.9, 0.8, 0.95), Ratio(1.05, 0.99, 1.1)

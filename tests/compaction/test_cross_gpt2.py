@@ -8,14 +8,14 @@ from transformers import EncoderDecoderModel, VisionEncoderDecoderModel
 
 from prune_core.compaction import compact
 from prune_core.errors import StructureError
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.granularity import Block
 from prune_core.kit.layouts import joint
-from prune_core.loading import structure_of
-from prune_core.saving import save_compact
 from prune_core.structure import Role
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import HIDDEN, tiny_inputs, tiny_model
-from prune_core.trial import prove
+from prune_core.verification.trial import prove
 
 
 def decoder():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.linears import linear
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 

@@ -10,15 +10,15 @@ import transformers
 from transformers import AutoConfig, AutoModel
 
 from prune_core.compaction import compact
-from prune_core.configuring import plugins_of
 from prune_core.errors import ModelError, PluginError, StructureError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.measure import dummy_inputs
 from prune_core.recipe import Recipe
-from prune_core.saving import save_compact
+from prune_core.runs.configuring import plugins_of
 from prune_core.testing.loop import everything
 from prune_core.testing.sample_masks import uneven, unit_masks
-from prune_core.trial import prove
+from prune_core.verification.trial import prove
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 4, "intermediate_size": 64}
 TEXT = SIZES | {"vocab_size": 64, "max_position_embeddings": 80, "pad_token_id": 0, "eos_token_id": 2}

@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
-from prune_core.saving import save_compact
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.testing.loop import everything
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_model

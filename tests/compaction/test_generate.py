@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
-from prune_core.saving import save_compact
+from prune_core.folders.saving import save_compact
 from prune_core.testing.capabilities import Sample, generated
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import GENERATING, tiny_inputs, tiny_model

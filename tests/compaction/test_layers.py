@@ -11,12 +11,12 @@ from transformers import AutoBackbone, AutoModelForSequenceClassification
 
 from prune_core.compaction import compact
 from prune_core.compaction.layers import origins
-from prune_core.depth import prove, shortened, spread
 from prune_core.errors import ModelError, RecipeError, StructureError
-from prune_core.folders import compact_folder
-from prune_core.loading import structure_of
-from prune_core.pretrained import load_saved
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
+from prune_core.folders.pretrained import load_saved
 from prune_core.recipe import DepthSection, Recipe
+from prune_core.rewriting.depth import prove, shortened, spread
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import FAMILIES, tiny_config, tiny_inputs, tiny_model
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Column
 from prune_core.linears import outputs
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention
 from prune_core.testing.loop import everything, loss_of

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prune_core.compaction import compact
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import NM, Block, Column, Element, Head, Neuron, Row, RowsColumns
 from prune_core.linears import linear, output_axis
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
@@ -95,7 +95,7 @@ def test_compact_is_masked(family, plan, seed, sparse):
 @settings(QUIET, max_examples=10)
 @given(family=FAMILY, plan=PLAN, seed=st.integers(0, 10_000), sparse=st.booleans())
 def test_reloaded_is_compact(family, plan, seed, sparse):
-    from prune_core.saving import save_compact
+    from prune_core.folders.saving import save_compact
 
     model, masks, _ = case(family, plan, seed, sparse)
     compaction = compact(model, masks)

@@ -5,14 +5,14 @@ import torch
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
-from prune_core.folders import compact_folder
-from prune_core.loading import structure_of
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.measure import dummy_inputs
-from prune_core.reach import expected_through
-from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import tiny_model
-from prune_core.verify import outputs
+from prune_core.verification.reach import expected_through
+from prune_core.verification.verify import outputs
 
 
 def test_outputs_of_all_units_are_those_of_the_model():
@@ -50,7 +50,9 @@ def test_compaction_on_inputs_that_miss_units_writes_nothing(tmp_path, monkeypat
     masks = unit_masks(model, lambda unit: kept[unit.key])
     model.save_pretrained(tmp_path / "dense")
     masks.save(str(tmp_path / "masks.safetensors"))
-    monkeypatch.setattr("prune_core.folders.dummy_inputs", lambda model, *_: {"input_ids": torch.tensor([[5, 6, 7]])})
+    monkeypatch.setattr(
+        "prune_core.folders.compacting.dummy_inputs", lambda model, *_: {"input_ids": torch.tensor([[5, 6, 7]])}
+    )
     with pytest.raises(ModelError, match=r"do not reach vision\.layer"):
         compact_folder(tmp_path / "dense", tmp_path / "masks.safetensors", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -8,9 +8,9 @@ import torch
 from prune_core.compaction import choose, compact
 from prune_core.compactor import Compactor
 from prune_core.errors import MaskError, PluginError
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.hookspecs import CompactorSpec
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import Offer, Plugins, load_plugins
 from prune_core.testing.sample_masks import random_masks

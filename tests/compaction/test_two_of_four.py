@@ -11,19 +11,19 @@ from torch import nn
 from prune_core.compaction import choose, compact
 from prune_core.compaction.two_of_four import TwoOfFourCompactor
 from prune_core.errors import MaskError, StructureError
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.granularity import NM
 from prune_core.kit.binarizers import n_of_m
 from prune_core.linears import linear
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import load_plugins
-from prune_core.saving import save_compact
 from prune_core.sparse import forms
 from prune_core.sparse.forms import Form, TwoOfFour, make_dense
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import random_masks, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import expect, outputs, verify
+from prune_core.verification.verify import expect, outputs, verify
 
 
 def patterned(model, n=2, m=4, left=None):

@@ -12,11 +12,11 @@ from transformers import AutoConfig
 
 from prune_core.compaction import compact
 from prune_core.errors import MaskError, ModelError, StructureError
-from prune_core.folders import compact_folder
-from prune_core.loading import structure_of
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.masks import MaskSet
 from prune_core.recipe import Recipe
-from prune_core.saving import save_compact
 from prune_core.structure import Attention
 from prune_core.testing.loop import everything
 from prune_core.testing.sample_masks import emptied_rows, random_masks, uneven, unit_masks

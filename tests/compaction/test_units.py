@@ -5,8 +5,8 @@ import torch
 
 from prune_core.compaction import compact
 from prune_core.errors import MaskError
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.testing.sample_masks import random_masks
 from prune_core.testing.tiny import tiny_model

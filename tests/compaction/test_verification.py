@@ -9,11 +9,11 @@ from transformers import BertModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.testing.head_classes import tiny_head
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import Expected, expect, outputs, verify
+from prune_core.verification.verify import Expected, expect, outputs, verify
 
 HALF = [torch.bfloat16, torch.float16]
 

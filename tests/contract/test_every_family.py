@@ -7,10 +7,10 @@ import pytest
 from prune_block.config import BlockConfig
 from prune_block.strategy import BlockPruning
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.testing.loop import Loop
 from prune_core.testing.tiny import FAMILIES, tiny_inputs, tiny_model
-from prune_core.verify import largest_difference, outputs
+from prune_core.verification.verify import largest_difference, outputs
 from prune_hybrid.config import HybridConfig
 from prune_hybrid.strategy import Hybrid
 from prune_structured.config import StructuredConfig

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from prune_core.compaction import compact
 from prune_core.errors import MaskError, StructureError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.pruning import Pruning
 from prune_core.strategy import Progress
 from prune_core.testing.sample_masks import unit_masks

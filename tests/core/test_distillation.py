@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune_core.compaction.resize import resize
+from prune_core.distillation.teacher import Teacher, for_student, showing_attention
 from prune_core.errors import RecipeError
+from prune_core.folders.loading import structure_of
 from prune_core.kit.distillation import attention_loss, hidden_loss, layer_map
-from prune_core.loading import structure_of
 from prune_core.recipe import DistillationSection
-from prune_core.teacher import Teacher, for_student, showing_attention
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 TASK: Any = SimpleNamespace(

@@ -12,10 +12,10 @@ from prune_block.strategy import BlockPruning
 from prune_core.architectures.bert import BERT
 from prune_core.compaction import compact
 from prune_core.errors import RecipeError, StructureError
+from prune_core.folders.loading import structure_of
+from prune_core.folders.rescue import load_pruned, masks_of_zeros
 from prune_core.kit.masked import MaskedConv1D
-from prune_core.loading import structure_of
-from prune_core.quantization import need_linears
-from prune_core.rescue import load_pruned, masks_of_zeros
+from prune_core.rewriting.quantization import need_linears
 from prune_core.structure import Attention, discover
 from prune_core.testing.loop import Loop, logits
 from prune_core.testing.sample_masks import unit_masks

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from prune_core.folders.loading import structure_of
 from prune_core.kit import masked
-from prune_core.loading import structure_of
 from prune_core.testing.tiny import tiny_model
 from tests.core.loops import Training, batch, groups_of
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
-from prune_core.quantization import int8, rounded, rounding
+from prune_core.folders.loading import structure_of
+from prune_core.rewriting.quantization import int8, rounded, rounding
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from prune_core.folders.loading import structure_of
 from prune_core.linears import linear
-from prune_core.loading import structure_of
 from prune_core.measure import DENSE, Grid, bench
 from prune_core.sparse import use_sparse_forms
 from prune_core.sparse.forms import FORMS, BlockSparse, RowsOfBlocks, StackedRows, TwoOfFour, make_dense

@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertForTokenClassification, PreTrainedModel
 
+from prune_core.distillation.teacher import Teacher, showing_attention
 from prune_core.errors import RecipeError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.pruning import make_strategy
 from prune_core.recipe import DistillationSection, TrainingSection
 from prune_core.strategy import Context, Strategy
-from prune_core.teacher import Teacher, showing_attention
 from prune_core.testing.tiny import tiny_model
 from prune_core.training import PruningTrainer, arguments, check_training, make_trainer, steps_of, train
 

@@ -9,11 +9,11 @@ from torch import nn
 from prune_block.config import BlockConfig
 from prune_core.compaction import compact
 from prune_core.errors import StructureError
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.masking import MaskingStrategy
 from prune_core.kit.scores import GroupPlan, Target
-from prune_core.loading import structure_of
 from prune_core.pruning import Pruning
 from prune_core.strategy import Progress
 from prune_core.structure import Attention

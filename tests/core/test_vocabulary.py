@@ -20,8 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from prune_core.embeddings.vocabulary import trim_vocabulary
 from prune_core.errors import ModelError
-from prune_core.vocabulary import trim_vocabulary
 
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"}
 STEMS = ("walk", "talk", "look", "jump", "paint", "help", "open", "clean", "film", "great")

@@ -12,11 +12,11 @@ import torch
 from datasets import Dataset
 from torch.optim import AdamW
 
-from prune_core.loading import structure_of
+from prune_core.distillation.teacher import Teacher
+from prune_core.folders.loading import structure_of
 from prune_core.pruning import Pruning, make_strategy
 from prune_core.recipe import DistillationSection, TrainingSection
 from prune_core.strategy import Context
-from prune_core.teacher import Teacher
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import PruningTrainer, arguments, train
 from tests.core.loops import BINARIZERS, BLOCKS, STRATEGIES

@@ -11,7 +11,7 @@ from prune_core import compact, save_compact
 from prune_core.errors import DataError, ExportError, ModelError, VerificationError
 from prune_core.exporting import FORMATS, Wanted, export_folder, export_model, exporter, folder, load_exported
 from prune_core.exporting.formats import Exporter
-from prune_core.pretrained import load_saved
+from prune_core.folders.pretrained import load_saved
 from prune_core.recipe import MeasureSection, TaskSection
 from prune_core.testing.sample_masks import uneven, unit_masks
 from prune_core.testing.tiny import tiny_model

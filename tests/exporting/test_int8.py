@@ -10,9 +10,9 @@ from prune_core.errors import ExportError
 from prune_core.exporting import Wanted, export_folder, export_model, exporter, load_exported
 from prune_core.exporting.batches import real
 from prune_core.exporting.rounding import agreement, round_to_int8
-from prune_core.preparation import trained_job
-from prune_core.pretrained import load_saved
+from prune_core.folders.pretrained import load_saved
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
+from prune_core.runs.preparation import trained_job
 from tests.meta.inputs import write_inputs
 
 LINEARS = 2 * 6 + 2

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizerFast, PreTrainedModel, ViTImageProcessor
 
 from prune_core.compaction import compact
+from prune_core.folders.saving import save_compact
 from prune_core.masks import MaskSet
-from prune_core.saving import save_compact
 from prune_core.testing.loop import everything
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model

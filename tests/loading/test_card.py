@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from prune_core.compaction import compact
-from prune_core.saving import save_compact
+from prune_core.folders.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_model
 

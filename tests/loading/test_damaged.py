@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from prune_core.errors import ModelError
-from prune_core.pretrained import load_pretrained, load_saved
-from prune_core.storage import MASK, WEIGHT
+from prune_core.folders.pretrained import load_pretrained, load_saved
+from prune_core.folders.storage import MASK, WEIGHT
 from prune_core.testing.tiny import tiny_model
 
 

@@ -20,17 +20,17 @@ from transformers import (
 )
 
 from prune_core.compaction import compact
-from prune_core.embeddings import EXPONENT, GROUP, pack, round_embeddings, rounded, stored, unpack
+from prune_core.embeddings.bits import EXPONENT, GROUP, pack, round_embeddings, rounded, stored, unpack
+from prune_core.embeddings.rounding import round_measured
 from prune_core.errors import ModelError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
+from prune_core.folders.portable import make_portable
+from prune_core.folders.pretrained import load_saved
+from prune_core.folders.saving import save_compact
+from prune_core.folders.storage import MASK, WEIGHT
 from prune_core.masks import MaskSet
 from prune_core.measure import folder_size
 from prune_core.plugins import load_plugins
-from prune_core.portable import make_portable
-from prune_core.pretrained import load_saved
-from prune_core.rounding import round_measured
-from prune_core.saving import save_compact
-from prune_core.storage import MASK, WEIGHT
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 

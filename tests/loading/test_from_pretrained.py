@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
-from prune_core.saving import save_compact
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import FAMILIES, auto_class, tiny_inputs, tiny_model
 

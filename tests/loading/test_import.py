@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from prune_core.compaction import compact
-from prune_core.embeddings import round_embeddings
+from prune_core.embeddings.bits import round_embeddings
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
 from prune_core.granularity import Element
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
-from prune_core.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_model
 

@@ -10,10 +10,10 @@ from transformers import AutoModel
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
+from prune_core.folders.portable import MODULE, make_portable
+from prune_core.folders.saving import loading_class, save_compact
 from prune_core.masks import MaskSet
 from prune_core.plugins import load_plugins
-from prune_core.portable import MODULE, make_portable
-from prune_core.saving import loading_class, save_compact
 from prune_core.testing.loop import everything
 from prune_core.testing.sample_masks import random_masks, uneven, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model

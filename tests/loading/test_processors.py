@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer, ViTImageProcessorPil
 
 from prune_core.exporting import Wanted, export_folder
-from prune_core.folders import compact_folder
-from prune_core.processors import find_processor
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.processors import find_processor
 from prune_core.recipe import MeasureSection
 from prune_core.testing.sample_masks import random_masks
 from prune_core.testing.tiny import tiny_model

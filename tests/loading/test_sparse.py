@@ -10,12 +10,12 @@ from transformers import AutoModelForSequenceClassification
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
+from prune_core.folders.loading import structure_of
+from prune_core.folders.saving import save_compact
+from prune_core.folders.storage import MASK, WEIGHT, pack, unpack
 from prune_core.granularity import Element
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.measure import folder_size
-from prune_core.saving import save_compact
-from prune_core.storage import MASK, WEIGHT, pack, unpack
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 

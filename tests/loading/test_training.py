@@ -9,9 +9,9 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from prune_core import round_embeddings
-from prune_core.embeddings import EXPONENT
-from prune_core.loading import structure_of
-from prune_core.storage import MASK
+from prune_core.embeddings.bits import EXPONENT
+from prune_core.folders.loading import structure_of
+from prune_core.folders.storage import MASK
 from prune_core.testing.tiny import tiny_inputs
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from prune_core import measure
-from prune_core.benching import bench_folders, text_lengths
+from prune_core.bench.folders import bench_folders, text_lengths
 from prune_core.errors import DataError, ExportError, RecipeError
 from prune_core.exporting import export_model, runtimes
+from prune_core.folders.pretrained import usable_length
 from prune_core.measure import Grid, Prepared, Ratio, Setting
 from prune_core.measure.calls import make_call
 from prune_core.measure.explain import explain_folders
 from prune_core.measure.inputs import ragged_inputs
 from prune_core.measure.runtimes import opener
-from prune_core.pretrained import usable_length
 from prune_core.recipe import MeasureSection
 from prune_core.sparse import runtime
 from prune_core.testing.tiny import tiny_model

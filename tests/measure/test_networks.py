@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from prune_core import networks
+from prune_core.bench import networks
+from prune_core.bench.grid import Grid
 from prune_core.errors import DataError, RecipeError
-from prune_core.grid import Grid
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from tests.meta.tree import ROOT
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 50}

@@ -29,7 +29,7 @@ PINS = {canonicalize_name(name): version for name, version in (line.split("==") 
 OURS = {"prune-core", "prune-cli", "prune-block", "prune-hybrid", "prune-structured", "prune-unstructured"}
 EXTRAS = {
     "prune_core.testing": "testing",
-    "prune_core.quantization": "quantization",
+    "prune_core.rewriting.quantization": "quantization",
     "prune_core.tasks.text_metrics": "generation",
     "prune_core.exporting.onnx": "onnx",
     "prune_core.exporting.openvino": "openvino",

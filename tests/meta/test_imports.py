@@ -25,7 +25,7 @@ HEAVY = ("torch", "transformers", "numpy", "datasets", "accelerate", "sklearn", 
 LIGHT = [
     "prune_core",
     *(f"prune_core.{name}" for name in ("recipe", "plugins", "hookspecs", "strategy", "compactor", "task", "errors")),
-    *("prune_core.builtin", "prune_core.configuring", "prune_core.kit", "prune_core.kit.config", "prune_cli.app"),
+    *("prune_core.builtin", "prune_core.runs.configuring", "prune_core.kit", "prune_core.kit.config", "prune_cli.app"),
     *(f"{name}.{part}" for name in STRATEGIES for part in ("plugin", "config")),
 ]
 

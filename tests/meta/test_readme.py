@@ -137,9 +137,9 @@ def test_the_examples_of_tasks_are_valid() -> None:
     """Fields, roles and names, and a section for every task that is no benchmark's."""
     import yaml
 
-    from prune_core.configuring import task_config_class
     from prune_core.plugins import import_target, load_plugins
     from prune_core.recipe import Recipe
+    from prune_core.runs.configuring import task_config_class
     from prune_core.tasks.data import check_roles
 
     plugins = load_plugins()

@@ -8,8 +8,8 @@ import torch
 
 from prune_core import Pruning
 from prune_core.errors import StructureError, VerificationError
-from prune_core.folders import compact_folder
-from prune_core.loading import structure_of
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
 from prune_core.plugins import Plugins
 from prune_core.recipe import Recipe
 from prune_core.testing.sample_masks import unit_masks

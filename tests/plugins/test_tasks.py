@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prune_core.configuring import task_config_class, validated
 from prune_core.errors import PluginError, RecipeError
+from prune_core.runs.configuring import task_config_class, validated
 
 PLUGIN = """
 from prune_core.hookspecs import TaskSpec

@@ -26,8 +26,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from prune_core.configuring import validated
-from prune_core.run import run as run_recipe
+from prune_core.runs.configuring import validated
+from prune_core.runs.run import run as run_recipe
 
 LABELS = ("bad", "good", "neutral")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "a", "the", "very", "lon", "##g", "##er", *LABELS]
@@ -226,11 +226,15 @@ def same_result(weights):
 class Children:
     """Runs in processes of their own, forked from a server that has imported everything already."""
 
-    PRELUDE = "import gc, os, resource, signal\nfrom pathlib import Path\nimport prune_core.run as life\ngc.freeze()\n"
+    PRELUDE = (
+        "import gc, os, resource, signal\nfrom pathlib import Path\nimport prune_core.runs.run as life\ngc.freeze()\n"
+    )
 
     def __init__(self, folder):
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["prune_core.run", "prune_core.loading", "transformers", "datasets"])
+        self.context.set_forkserver_preload(
+            ["prune_core.runs.run", "prune_core.folders.loading", "transformers", "datasets"]
+        )
         self.folder = folder
         self.number = 0
 

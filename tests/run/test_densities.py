@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from prune_core.errors import RecipeError, RunError, StructureError
+from prune_core.folders.pretrained import load_saved
 from prune_core.masks import MaskSet
 from prune_core.measure import Ratio
-from prune_core.pretrained import load_saved
-from prune_core.run import check, run
-from prune_core.verify import verify_run
-from prune_core.workspace import Workspace
+from prune_core.runs.run import check, run
+from prune_core.runs.workspace import Workspace
+from prune_core.verification.verify import verify_run
 
 DENSITIES = [0.8, 0.5]
 SHORT = {"max_steps": 12, "save_steps": 2}
@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_was_moved_to(through, same_result, tmp_path):
 
 
 def test_lessons_are_made_once_for_all(recipe, monkeypatch, tmp_path):
-    import prune_core.lessons as lessons
+    import prune_core.distillation.lessons as lessons
 
     original, made = lessons.save_file, []
     monkeypatch.setattr(lessons, "save_file", lambda parts, path: (made.append(path), original(parts, path)))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from prune_core.distillation.teacher import Teacher
+from prune_core.folders.pretrained import load_saved
 from prune_core.kit.distillation import hidden_loss
-from prune_core.preparation import prepare
-from prune_core.pretrained import load_saved
 from prune_core.recipe import DistillationSection
-from prune_core.run import check, run
-from prune_core.teacher import Teacher
+from prune_core.runs.preparation import prepare
+from prune_core.runs.run import check, run
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_the_student_starts_as_the_teacher_without_these_layers(deep, recipe, tm
 def test_each_layer_is_to_get_what_it_got(family):
     """Of hidden states those that enter the layers that stay, and the last ones."""
     from prune_core.compaction.layers import origins
-    from prune_core.depth import shortened
-    from prune_core.loading import structure_of
+    from prune_core.folders.loading import structure_of
     from prune_core.recipe import DepthSection
+    from prune_core.rewriting.depth import shortened
 
     whole = tiny_model(family, layers=4)
     drop = ("layer.1", "layer.2") if family == "bert" else ("encoder.layer.0", "decoder.layer.3")

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from prune_core.embeddings import EXPONENT, rounded
+from prune_core.embeddings.bits import EXPONENT, rounded
 from prune_core.errors import ModelError, RecipeError
-from prune_core.folders import compact_folder
+from prune_core.folders.compacting import compact_folder
 from prune_core.measure import folder_size
 from prune_core.recipe import Recipe
-from prune_core.run import check, evaluate_folder, run
-from prune_core.verify import verify_run
+from prune_core.runs.run import check, evaluate_folder, run
+from prune_core.verification.verify import verify_run
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import verify as verification
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.errors import PruneError, RunError, TrainingError, VerificationError
-from prune_core.run import run
+from prune_core.runs.run import run
+from prune_core.verification import verify as verification
 
 FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))"
 """From here on no file can grow beyond `size` bytes: every write fails, as on a full disk."""
@@ -140,7 +140,7 @@ class Careless(DenseCompactor):
 class TestVerification:
     def test_models_that_differ_are_not_written(self, recipe, finished, same_result, monkeypatch, tmp_path):
         mine = recipe(tmp_path / "run")
-        monkeypatch.setattr("prune_core.preparation.choose", lambda *args: Careless())
+        monkeypatch.setattr("prune_core.runs.preparation.choose", lambda *args: Careless())
         with pytest.raises(VerificationError, match=r"masked - compact \d.*no model was written") as caught:
             run(mine)
         assert "\n" not in str(caught.value)

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_core.errors import DataError, MaskError, ModelError, RecipeError, RunError
-from prune_core.folders import compact_folder
+from prune_core.folders.compacting import compact_folder
 from prune_core.masks import MaskSet
 from prune_core.recipe import TaskSection
-from prune_core.run import evaluate_folder
+from prune_core.runs.run import evaluate_folder
 from prune_core.testing.sample_masks import random_masks
 from prune_core.testing.tiny import tiny_model
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 
-from prune_core.run import run
+from prune_core.runs.run import run
 
 SHORT = {"max_steps": 7, "batch_size": 8, "save_steps": 100}
 PRESS = """

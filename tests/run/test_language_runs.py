@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from prune_core.configuring import validated
 from prune_core.recipe import Recipe, TaskSection
-from prune_core.run import evaluate_folder, run
-from prune_core.verify import verify_run
+from prune_core.runs.configuring import validated
+from prune_core.runs.run import evaluate_folder, run
+from prune_core.verification.verify import verify_run
 from tests.tasks import writers
 
 ROWS = 12

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import prune_core.lessons as lessons
+import prune_core.distillation.lessons as lessons
+from prune_core.distillation.examples import EXAMPLE, noted, parted
+from prune_core.distillation.teacher import Teacher, showing_attention
 from prune_core.errors import RecipeError, RunError, TrainingError
-from prune_core.examples import EXAMPLE, noted, parted
-from prune_core.preparation import make_job, make_teacher, prepare
-from prune_core.run import run
-from prune_core.teacher import Teacher, showing_attention
+from prune_core.runs.preparation import make_job, make_teacher, prepare
+from prune_core.runs.run import run
 
 ALL = {"hidden_states": 0.5, "attention_maps": 1.0, "cache": True}
 LONG = {"max_steps": 14, "save_steps": 3}
@@ -87,7 +87,7 @@ def test_killed_while_they_are_written_and_while_training(family, recipe, childr
     mine = {"family": family, "strategy": "hybrid", "training": LONG, "distillation": ALL}
     run(recipe(expected, **mine))
     folder = tmp_path / "run"
-    small = "import prune_core.lessons as lessons\nlessons._SHARD = 16\n"
+    small = "import prune_core.distillation.lessons as lessons\nlessons._SHARD = 16\n"
     moments = {
         "in the middle of the second file": (
             "original = lessons.save_file\n"

@@ -11,7 +11,7 @@ from prune_core.errors import ModelError, RecipeError
 from prune_core.granularity import Block
 from prune_core.kit.fill import fill_zeros
 from prune_core.masks import Mask, MaskSet
-from prune_core.run import check, run
+from prune_core.runs.run import check, run
 from prune_core.testing.tiny import tiny_model
 
 QUICK = {"max_steps": 2, "save_steps": 100}

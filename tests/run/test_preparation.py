@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-import prune_core.configuring as configuring
-from prune_core.configuring import resolved, validated
+import prune_core.runs.configuring as configuring
 from prune_core.errors import DataError, ModelError, PluginError, RecipeError, RunError, StructureError
 from prune_core.hookspecs import CompactorSpec
 from prune_core.plugins import Offer, Plugins, load_plugins
 from prune_core.pruning import Pruning
 from prune_core.recipe import Recipe, TaskSection
-from prune_core.run import check, run
+from prune_core.runs.configuring import resolved, validated
+from prune_core.runs.run import check, run
+from prune_core.runs.workspace import absolute
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import verify_run
-from prune_core.workspace import absolute
+from prune_core.verification.verify import verify_run
 from prune_structured.strategy import Structured
 
 QUICK = {"max_steps": 2, "save_steps": 100}

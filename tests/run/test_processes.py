@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prune_core.recipe import Recipe
-from prune_core.run import run
+from prune_core.runs.run import run
 
 BOTH_WELL = [(0, ""), (0, "")]
 HALVES = {"max_steps": 10, "batch_size": 4, "save_steps": 3, "eval_steps": 4}

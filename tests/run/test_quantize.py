@@ -5,8 +5,8 @@ import json
 import pytest
 
 from prune_core.errors import RecipeError
-from prune_core.run import check, run
-from prune_core.verify import verify_run
+from prune_core.runs.run import check, run
+from prune_core.verification.verify import verify_run
 
 pytest.importorskip("torchao")
 FOR_INT8 = {"bits": 8, "max_steps": 4}
@@ -42,7 +42,7 @@ def test_it_trains_the_weights_and_leaves_the_masks(trained, finished, weights):
 def test_killed_in_the_middle_of_it(trained, recipe, children, same_result, tmp_path):
     expected, _ = trained
     kill = (
-        "import prune_core.quantization as quantization\n"
+        "import prune_core.rewriting.quantization as quantization\n"
         "original, calls = quantization.RoundedLinear.forward, []\n"
         "def forward(self, input):\n"
         "    calls.append(1)\n"

@@ -12,10 +12,10 @@ import yaml
 from datasets import Dataset
 from transformers import BertForQuestionAnswering
 
-from prune_core.configuring import validated
 from prune_core.errors import DataError, PruneError
 from prune_core.recipe import read_yaml
-from prune_core.run import check
+from prune_core.runs.configuring import validated
+from prune_core.runs.run import check
 from prune_core.testing.tiny import tiny_model
 from tests.meta.inputs import _tokenizer
 from tests.meta.tree import ROOT

@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from prune_core.errors import StructureError, VerificationError
-from prune_core.run import run
+from prune_core.runs.run import run
 from tests.run.conftest import LABELS, SIZES, WORDS, tokenizer
 
 BERT = {
@@ -43,7 +43,7 @@ def test_a_layout_that_a_recipe_describes_wrongly(recipe, monkeypatch, tmp_path)
     with pytest.raises(StructureError, match="cannot be compacted by the layout that was found or given"):
         run(asked)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("prune_core.trial.needed", lambda structure: False)
+    monkeypatch.setattr("prune_core.verification.trial.needed", lambda structure: False)
     with pytest.raises(VerificationError, match="no model was written"):
         run(asked)
     assert "model" not in {path.name for path in (tmp_path / "run").iterdir()}

@@ -10,10 +10,10 @@ from torch.nn.utils import prune as torch_prune
 from transformers import AutoConfig
 
 from prune_core.errors import MaskError, ModelError
-from prune_core.folders import compact_folder
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.loading import structure_of
+from prune_core.folders.pretrained import load_saved
 from prune_core.linears import linear
-from prune_core.loading import structure_of
-from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 

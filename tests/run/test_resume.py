@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from prune_core.run import run
+from prune_core.runs.run import run
 
 LONG = {"max_steps": 14, "batch_size": 8, "save_steps": 3}
 """42 examples are 6 batches: two epochs and a bit, so that a kill falls into the middle of a later one."""

@@ -8,13 +8,13 @@ import torch
 import transformers
 
 from prune_core.compaction import compact
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
+from prune_core.folders.pretrained import load_saved
 from prune_core.masks import MaskSet
 from prune_core.measure import folder_size
-from prune_core.pretrained import load_saved
 from prune_core.recipe import Recipe
-from prune_core.run import check, run
-from prune_core.verify import verify_run
+from prune_core.runs.run import check, run
+from prune_core.verification.verify import verify_run
 
 FILES = {"recipe.yaml", "manifest.json", "metrics.jsonl", "masks.safetensors", "masked", "checkpoints", "model"}
 FILLS = {"hybrid"}

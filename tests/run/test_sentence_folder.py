@@ -12,12 +12,12 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
-from prune_core.folders import compact_folder
-from prune_core.run import evaluate_folder
-from prune_core.run import run as run_recipe
-from prune_core.saving import save_compact
+from prune_core.folders.compacting import compact_folder
+from prune_core.folders.saving import save_compact
+from prune_core.runs.run import evaluate_folder
+from prune_core.runs.run import run as run_recipe
 from prune_core.testing.sample_masks import unit_masks
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 
 WORDS = ("film", "a", "the", "very", "longer", "good", "bad", "neutral")
 TEXTS = ["a good film", "the very bad film longer", "neutral", "a film the film a film the film"]
@@ -57,7 +57,7 @@ def done(dense, tmp_path_factory):
 
 
 def _recipe(model, folder):
-    from prune_core.configuring import validated
+    from prune_core.runs.configuring import validated
 
     files = {f"{name}_file": str(folder / f"{name}.csv") for name in ("train", "validation")}
     return validated(

@@ -8,7 +8,7 @@ import torch
 from prune_core.errors import RecipeError
 from prune_core.pruning import Pruning
 from prune_core.recipe import Recipe
-from prune_core.run import run
+from prune_core.runs.run import run
 from prune_core.testing.tiny import tiny_model
 
 BOTH_WELL = [(0, ""), (0, "")]

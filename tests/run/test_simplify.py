@@ -13,16 +13,16 @@ from transformers import AutoModelForSequenceClassification
 from transformers.activations import GELUActivation
 
 from prune_core.errors import StructureError
-from prune_core.loading import structure_of
-from prune_core.no_norm import NoNorm
-from prune_core.preparation import prepare
-from prune_core.pretrained import load_saved
-from prune_core.run import run
-from prune_core.simplify import Blended, BlendedNorm, NoNorms, Relu, Simplified
+from prune_core.folders.loading import structure_of
+from prune_core.folders.pretrained import load_saved
+from prune_core.rewriting.no_norm import NoNorm
+from prune_core.rewriting.simplify import Blended, BlendedNorm, NoNorms, Relu, Simplified
+from prune_core.runs.preparation import prepare
+from prune_core.runs.run import run
 from prune_core.strategy import Context, Progress
 from prune_core.testing.contract import StrategyContract
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 from prune_structured.config import StructuredConfig
 from prune_structured.strategy import Structured
 
@@ -95,7 +95,7 @@ def test_every_folder_says_relu_and_loads_as_such(simplified):
 def test_a_killed_run_ends_as_one_that_was_not(simplified, recipe, children, same_result, tmp_path):
     expected, _ = simplified
     kill = (
-        "import prune_core.simplify as simplify\n"
+        "import prune_core.rewriting.simplify as simplify\n"
         "original = simplify.Simplified.step\n"
         "def step(self, progress):\n"
         "    if progress.step == 5:\n"

@@ -11,11 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli.app import main
 from prune_core.compaction import compact
+from prune_core.embeddings.trimming import trim_folder
 from prune_core.errors import DataError, ModelError, VerificationError
-from prune_core.pretrained import load_saved
-from prune_core.saving import save_compact
+from prune_core.folders.pretrained import load_saved
+from prune_core.folders.saving import save_compact
 from prune_core.testing.sample_masks import unit_masks
-from prune_core.trimming import trim_folder
 from tests.run.conftest import tokenizer, write_bert
 
 CORPUS = ["a good film", "the film", "a very good film"]
@@ -124,7 +124,7 @@ def test_other_outputs_are_not_written(
     folder: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An embedding that went wrong."""
-    import prune_core.vocabulary as vocabulary
+    import prune_core.embeddings.vocabulary as vocabulary
 
     whole = vocabulary._cut_embeddings
     monkeypatch.setattr(vocabulary, "_cut_embeddings", lambda model, kept: whole(model, kept[::-1]))

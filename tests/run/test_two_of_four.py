@@ -3,10 +3,10 @@
 import pytest
 
 from prune_core.errors import MaskError
-from prune_core.pretrained import load_saved
-from prune_core.run import check, run
+from prune_core.folders.pretrained import load_saved
+from prune_core.runs.run import check, run
 from prune_core.sparse.forms import TwoOfFour
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 
 
 def test_a_run_ends_in_a_model_of_linears_that_can(recipe, tmp_path):

@@ -10,10 +10,10 @@ import pytest
 
 from prune_cli.overlay import laid_over
 from prune_core.errors import RunError
-from prune_core.locking import held
 from prune_core.recipe import Recipe
-from prune_core.run import check
-from prune_core.workspace import Workspace, open_workspace, run_of
+from prune_core.runs.locking import held
+from prune_core.runs.run import check
+from prune_core.runs.workspace import Workspace, open_workspace, run_of
 
 ROW = {"figure": "accuracy", "dense": "0.9", "pruned": "0.8"}
 
@@ -130,7 +130,8 @@ class TestCopies:
 
         seen = []
         monkeypatch.setattr(
-            "prune_core.run.run", lambda recipe, **asked: seen.append(recipe.output) or {"summary": [ROW], "output": ""}
+            "prune_core.runs.run.run",
+            lambda recipe, **asked: seen.append(recipe.output) or {"summary": [ROW], "output": ""},
         )
         for flags in (["--overwrite"], ["--resume"], []):
             assert main(["run", str(copied / "recipe.yaml"), *flags]) == 0

@@ -9,8 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
-from prune_core.configuring import validated
 from prune_core.errors import DataError, ModelError
+from prune_core.runs.configuring import validated
 from prune_core.tasks.config import ImageClassificationConfig
 from prune_core.tasks.image_classification import ImageClassification
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from transformers import BertConfig, BertLMHeadModel, EvalPrediction
 
+from prune_core.distillation.lessons import refuse_redrawn
+from prune_core.distillation.teacher import Teacher
 from prune_core.errors import DataError, ModelError, RecipeError
-from prune_core.lessons import refuse_redrawn
 from prune_core.recipe import DistillationSection
 from prune_core.tasks.config import LanguageModelingConfig, MaskedLanguageModelingConfig
 from prune_core.tasks.language_modeling import CausalLanguageModeling, MaskedLanguageModeling
-from prune_core.teacher import Teacher
 from tests.tasks import writers
 from tests.tasks.writers import END, MASK, START
 

@@ -10,13 +10,13 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import EvalPrediction
 
+from prune_core.distillation.teacher import Teacher
 from prune_core.errors import DataError
 from prune_core.kit.distillation import hidden_loss, logits_loss
 from prune_core.measure import dummy_inputs
 from prune_core.recipe import DistillationSection
 from prune_core.tasks.config import MultipleChoiceConfig
 from prune_core.tasks.multiple_choice import MultipleChoice
-from prune_core.teacher import Teacher
 from prune_core.training import lengths_of
 
 LISTS = {

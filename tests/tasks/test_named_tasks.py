@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, List
 
-from prune_core.configuring import validated
 from prune_core.errors import DataError, RecipeError
-from prune_core.preparation import make_job
-from prune_core.run import evaluate_folder
+from prune_core.runs.configuring import validated
+from prune_core.runs.preparation import make_job
+from prune_core.runs.run import evaluate_folder
 
 ACCEPTABLE, SIMILAR = ["unacceptable", "acceptable"], ["not_equivalent", "equivalent"]
 NLI, ENTAILED = ["entailment", "neutral", "contradiction"], ["entailment", "not_entailment"]
@@ -133,7 +133,7 @@ def test_a_further_file_is_evaluated_as_well(tmp_path, text_model):
 
 
 def test_relative_further_files_mean_the_same_from_every_folder(tmp_path, monkeypatch):
-    from prune_core.configuring import resolved
+    from prune_core.runs.configuring import resolved
 
     monkeypatch.chdir(tmp_path)
     for name in ("t.csv", "hard.csv"):

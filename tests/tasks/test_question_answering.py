@@ -15,14 +15,14 @@ from transformers import (
     EvalPrediction,
 )
 
-from prune_core.configuring import validated
+from prune_core.distillation.teacher import Teacher
 from prune_core.errors import DataError, ModelError, RecipeError
 from prune_core.recipe import DistillationSection
-from prune_core.run import evaluate_folder, run
+from prune_core.runs.configuring import validated
+from prune_core.runs.run import evaluate_folder, run
 from prune_core.tasks.config import QuestionAnsweringConfig
 from prune_core.tasks.question_answering import QuestionAnswering
-from prune_core.teacher import Teacher
-from prune_core.verify import verify_run
+from prune_core.verification.verify import verify_run
 from tests.tasks.answering import CONTEXT, ROWS, V2, answers_of, predicted, row, sizes, task, write, write_model
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForTokenClassification, AutoTokenizer
 
-from prune_core.configuring import validated
-from prune_core.run import evaluate_folder, run
-from prune_core.verify import verify_run
+from prune_core.runs.configuring import validated
+from prune_core.runs.run import evaluate_folder, run
+from prune_core.verification.verify import verify_run
 from tests.tasks.conftest import WORDS
 
 

@@ -191,8 +191,8 @@ class TestLearning:
         assert batch["scores"].tolist() == pytest.approx(PAIRS["score"][:2])
 
     def test_texts_alone_need_a_teacher(self, folder, tmp_path):
-        from prune_core.configuring import validated
-        from prune_core.preparation import prepare
+        from prune_core.runs.configuring import validated
+        from prune_core.runs.preparation import prepare
 
         data = {"train_file": str(write(tmp_path / "t.csv", PAIRS)), "validation_file": str(tmp_path / "t.csv")}
         recipe = {"model": folder(), "task": {"name": "sentence-embedding", **data}, "device": "cpu"}
@@ -292,7 +292,7 @@ class TestFaults:
     def test_a_hub_name_that_cannot_be_looked_up(self, monkeypatch, tmp_path):
         from huggingface_hub import constants
 
-        from prune_core.sentence_folder import sentence_folder
+        from prune_core.folders.sentence_transformers import sentence_folder
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

@@ -22,11 +22,11 @@ from transformers import (
     NllbTokenizer,
 )
 
+from prune_core.distillation.teacher import Teacher
 from prune_core.errors import DataError, ModelError, PluginError, RecipeError
 from prune_core.tasks.config import SummarizationConfig, TranslationConfig
 from prune_core.tasks.sequence_to_sequence import Summarization, Translation, shifted_right
 from prune_core.tasks.text_metrics import rouge, translation_scores
-from prune_core.teacher import Teacher
 from tests.tasks import writers
 
 SOURCES = ["a b c d e f", "c", "d e a ."]

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import normalizers
 
 import prune_core.tasks.tokens
-from prune_core.configuring import validated
-from prune_core.preparation import make_job
+from prune_core.runs.configuring import validated
+from prune_core.runs.preparation import make_job
 
 WORDS = [["good", "film"], ["a", "bad", "film"], ["the", "very", "long", "film"], ["bad"]]
 ROWS = {
@@ -66,7 +66,8 @@ def test_another_process_makes_nothing_anew(tmp_path, text_model):
     folder = Path(datasets.config.HF_DATASETS_CACHE)
     before = {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.arrow")}
     code = (
-        "import json, sys\nfrom prune_core.configuring import validated\nfrom prune_core.preparation import make_job\n"
+        "import json, sys\nfrom prune_core.runs.configuring import validated\n"
+        "from prune_core.runs.preparation import make_job\n"
         "for name, one in json.loads(sys.argv[1]).items():\n"
         "    print(name, make_job(validated(one), 'cpu').task.train().cache_files[0]['filename'])\n"
     )

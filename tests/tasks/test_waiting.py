@@ -11,8 +11,9 @@ from PIL import Image as Pictures
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
-from prune_core.examples import EXAMPLE, noted, parted
-from prune_core.lessons import kept_lessons
+from prune_core.distillation.examples import EXAMPLE, noted, parted
+from prune_core.distillation.lessons import kept_lessons
+from prune_core.distillation.teacher import Teacher, showing_attention
 from prune_core.recipe import DistillationSection
 from prune_core.task import Task
 from prune_core.tasks import config
@@ -23,7 +24,6 @@ from prune_core.tasks.sentence_embedding import SentenceEmbedding
 from prune_core.tasks.sequence_to_sequence import Summarization
 from prune_core.tasks.text_classification import TextClassification
 from prune_core.tasks.token_classification import TokenClassification
-from prune_core.teacher import Teacher, showing_attention
 from tests.core.waits import AWAY, Waits, without_those_of_transformers
 from tests.tasks import answering, writers
 

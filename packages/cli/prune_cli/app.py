@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _call(rest or ["--help"], debug=len(rest) < len(given))
     except KeyboardInterrupt as interrupt:
-        from prune_core.processes import is_main
+        from prune_core.distributed.processes import is_main
 
         if is_main():
             sys.stderr.write("; ".join(["prune: interrupted", *map(str, interrupt.args)]) + "\n")

@@ -5,7 +5,7 @@ import errno
 import typer
 
 from prune_cli.exit_codes import SYSTEM, exit_code
-from prune_core.processes import is_main, rank
+from prune_core.distributed.processes import is_main, rank
 
 
 def report(error: Exception, debug: bool) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from prune_core.grid import Grid
+    from prune_core.bench.grid import Grid
 
 _PANEL = "What is measured"
 
@@ -61,7 +61,7 @@ Threads = Annotated[
 
 def grid_of(several: Mapping[str, str | None], single: Mapping[str, Any]) -> "Grid":
     """The grid that flags name: `several` are lists with commas, None was not given. RecipeError for a wrong value."""
-    from prune_core.grid import Grid
+    from prune_core.bench.grid import Grid
 
     lists = {name: text.split(",") for name, text in several.items() if text is not None}
     return Grid.parse({**lists, **{name: value for name, value in single.items() if value is not None}})

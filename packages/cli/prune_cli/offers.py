@@ -7,8 +7,8 @@ import typer
 
 from prune_cli import render
 from prune_cli.schema import fields
-from prune_core.configuring import strategy_config_class, task_config_class
 from prune_core.plugins import load_plugins
+from prune_core.runs.configuring import strategy_config_class, task_config_class
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -80,8 +80,8 @@ def _settings(values: Sequence[str]) -> Iterator[Setting]:
 
 def _read(file: Path) -> dict[str, Any]:
     from prune_core.errors import RecipeError
-    from prune_core.places import moved_along
     from prune_core.recipe import named, read_yaml
+    from prune_core.runs.places import moved_along
 
     tree = moved_along(read_yaml(file), file.parent)
     if not isinstance(tree, dict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prune_core.processes import is_main
+from prune_core.distributed.processes import is_main
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from prune_core.compaction import compact as compact
     from prune_core.compactor import Compaction as Compaction
     from prune_core.compactor import Compactor as Compactor
-    from prune_core.embeddings import round_embeddings as round_embeddings
+    from prune_core.embeddings.bits import round_embeddings as round_embeddings
     from prune_core.errors import PruneError as PruneError
+    from prune_core.folders.saving import save_compact as save_compact
     from prune_core.masks import Mask as Mask
     from prune_core.masks import MaskSet as MaskSet
     from prune_core.pruning import Pruning as Pruning
-    from prune_core.saving import save_compact as save_compact
     from prune_core.strategy import Context as Context
     from prune_core.strategy import Progress as Progress
     from prune_core.strategy import Strategy as Strategy
@@ -30,12 +30,12 @@ _HOMES = {
     "compact": "compaction",
     "Compaction": "compactor",
     "Compactor": "compactor",
-    "round_embeddings": "embeddings",
+    "round_embeddings": "embeddings.bits",
     "PruneError": "errors",
     "Mask": "masks",
     "MaskSet": "masks",
     "Pruning": "pruning",
-    "save_compact": "saving",
+    "save_compact": "folders.saving",
     "Context": "strategy",
     "Progress": "strategy",
     "Strategy": "strategy",
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _register_loader(module: Any) -> None:
-    importlib.import_module("prune_core.loading")
+    importlib.import_module("prune_core.folders.loading")
 
 
 wrapt.register_post_import_hook(_register_loader, "transformers.quantizers.auto")

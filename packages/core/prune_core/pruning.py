@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prune_core.configuring import strategy_config
 from prune_core.errors import RecipeError, TrainingError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import dummy_inputs
 from prune_core.plugins import import_target, load_plugins
 from prune_core.recipe import Recipe
+from prune_core.runs.configuring import strategy_config
 from prune_core.strategy import Context, Progress, Strategy
-from prune_core.trial import needed, prove
+from prune_core.verification.trial import needed, prove
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import typer
 from prune_cli import grids, options
 
 if TYPE_CHECKING:
-    from prune_core.grid import Grid, Setting
+    from prune_core.bench.grid import Grid, Setting
+    from prune_core.bench.networks import NetworkBench
     from prune_core.measure import Bench, Machine, Row, Side
-    from prune_core.networks import NetworkBench
 
 
 def bench(
@@ -59,7 +59,7 @@ def bench(
 
 def _bench_models(models: list[str], baseline: str, grid: "Grid", device: str, json: bool) -> None:
     from prune_cli import render
-    from prune_core.benching import bench_folders
+    from prune_core.bench.folders import bench_folders
 
     render.log_to_stderr()
     found = bench_folders(models, baseline, grid, device)
@@ -71,7 +71,7 @@ def _bench_models(models: list[str], baseline: str, grid: "Grid", device: str, j
 
 def _bench_networks(file: Path, grid: "Grid", device: str, json: bool) -> None:
     from prune_cli import render
-    from prune_core.networks import bench_networks
+    from prune_core.bench.networks import bench_networks
 
     render.log_to_stderr()
     found = bench_networks(file, grid, device)

@@ -43,8 +43,8 @@ def compact(
 
     Layers that are removed hand on what they get: that is the function that the result is verified against.
     """
-    from prune_core.configuring import plugins_of
     from prune_core.recipe import Recipe
+    from prune_core.runs.configuring import plugins_of
 
     said = {
         "compactor": options.compactor_of(compactor, uniform) or "auto",
@@ -59,7 +59,7 @@ def compact(
         plugins_of(asked).get("compactors", asked.compactor)  # a misspelt name fails before torch is imported
 
     from prune_cli import render
-    from prune_core.folders import compact_folder
+    from prune_core.folders.compacting import compact_folder
 
     report = compact_folder(model, masks, output, asked)
     if json:

@@ -28,13 +28,13 @@ def evaluate(
 ) -> None:
     """Evaluate MODEL on the validation data of a task."""
     from prune_cli import overlay, render
-    from prune_core.configuring import task_config, with_defaults
     from prune_core.plugins import load_plugins
+    from prune_core.runs.configuring import task_config, with_defaults
 
     recipe = with_defaults(*overlay.laid_over(None, ctx.params))
     task_config(recipe.task, load_plugins(recipe.plugins.disabled))
 
-    from prune_core.run import evaluate_folder
+    from prune_core.runs.run import evaluate_folder
 
     figures = evaluate_folder(model, recipe.task, batch_size, recipe.device)
     if json:

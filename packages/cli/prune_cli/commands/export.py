@@ -56,8 +56,8 @@ def export(
     one is given, else on random ones. With --int8 what the rounding changes is measured, and the task's figures too.
     """
     from prune_cli import overlay, render
-    from prune_core.configuring import task_config, with_defaults
     from prune_core.plugins import load_plugins
+    from prune_core.runs.configuring import task_config, with_defaults
 
     timed = {"batch_size": batch_size, "length": length, "rounds": rounds}
     flags = [f"measure.{name}={value}" for name, value in timed.items() if value is not None]

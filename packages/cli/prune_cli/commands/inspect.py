@@ -24,10 +24,10 @@ def inspect(
     Of a model that no family covers it says which modules were found, and tries them on random inputs.
     """
     from prune_cli import render
-    from prune_core.configuring import plugins_of
-    from prune_core.loading import structure_of
-    from prune_core.pretrained import load_saved
+    from prune_core.folders.loading import structure_of
+    from prune_core.folders.pretrained import load_saved
     from prune_core.recipe import Recipe
+    from prune_core.runs.configuring import plugins_of
 
     plugins = plugins_of(Recipe.load(recipe) if recipe else Recipe())
     loaded = load_saved(model)
@@ -78,7 +78,7 @@ def _try(model: "PreTrainedModel", structure: "ModelStructure") -> None:
     """StructureError where the layout does not hold on random inputs; a warning where none are known for all of it."""
     from prune_core.errors import ModelError
     from prune_core.measure import dummy_inputs
-    from prune_core.trial import prove
+    from prune_core.verification.trial import prove
 
     try:
         prove(model, structure, dummy_inputs(model, 2, 8))

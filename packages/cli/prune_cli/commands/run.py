@@ -120,7 +120,7 @@ def run(
     On several GPUs or machines: torchrun --nproc_per_node 2 -m prune_cli run RECIPE.yaml (docs/distributed.md).
     """
     from prune_cli.overlay import laid_over
-    from prune_core.configuring import validated
+    from prune_core.runs.configuring import validated
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with a run, --overwrite starts it anew: choose one")
@@ -146,7 +146,7 @@ def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path
     RECIPE may be the folder of a run, and so may --output.
     """
     if recipe is not None:
-        from prune_core.workspace import run_of
+        from prune_core.runs.workspace import run_of
 
         return (recipe / RECIPE, recipe) if recipe.is_dir() else (recipe, run_of(recipe))
     if resume and output and (output / RECIPE).is_file():
@@ -156,9 +156,9 @@ def _start(recipe: Path | None, output: Path | None, resume: bool) -> tuple[Path
 
 def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
-    from prune_core.configuring import resolved
-    from prune_core.processes import is_main
-    from prune_core.run import check
+    from prune_core.distributed.processes import is_main
+    from prune_core.runs.configuring import resolved
+    from prune_core.runs.run import check
 
     plan = check(recipe, resume=resume, overwrite=overwrite)
     recipe = resolved(recipe)
@@ -175,13 +175,13 @@ def _plan(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
 def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli import render
     from prune_cli.exit_codes import StoppedError
-    from prune_core.processes import is_main
-    from prune_core.workspace import default_output
+    from prune_core.distributed.processes import is_main
+    from prune_core.runs.workspace import default_output
 
     render.log_to_stderr()
     folder = recipe.output or default_output(recipe)
     try:
-        from prune_core.run import run as run_recipe
+        from prune_core.runs.run import run as run_recipe
 
         manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:

@@ -26,7 +26,7 @@ def trim(
     The outputs on that corpus stay the same. Single characters and special tokens stay: every text can still be read.
     """
     from prune_cli import render
-    from prune_core.trimming import trim_folder
+    from prune_core.embeddings.trimming import trim_folder
 
     report = trim_folder(model, corpus, output)
     if json:

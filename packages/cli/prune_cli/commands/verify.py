@@ -8,7 +8,7 @@ import typer
 from prune_cli import options
 
 if TYPE_CHECKING:
-    from prune_core.verify import Verification
+    from prune_core.verification.verify import Verification
 
 
 def verify(
@@ -24,7 +24,7 @@ def verify(
 
     from prune_cli import render
     from prune_core.errors import VerificationError
-    from prune_core.verify import verify_run
+    from prune_core.verification.verify import verify_run
 
     found = verify_run(run)
     if json:

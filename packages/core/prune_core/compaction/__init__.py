@@ -32,7 +32,7 @@ def compact(
     The model is left as it was unless `inplace`. Compactors and families are those of `plugins`, all that are installed
     by default. MaskError where the masks do not fit the model.
     """
-    from prune_core.loading import structure_of
+    from prune_core.folders.loading import structure_of
 
     plugins = load_plugins() if plugins is None else plugins
     chosen = choose(masks, compactor, plugins) if isinstance(compactor, str) else compactor

@@ -14,11 +14,11 @@ from prune_core.compaction.decide import kept_indices
 from prune_core.compaction.layers import output_of
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
+from prune_core.folders.loading import record
+from prune_core.folders.storage import packable
 from prune_core.granularity import Axis, Element
 from prune_core.linears import linear
-from prune_core.loading import record
 from prune_core.masks import Mask, MaskSet
-from prune_core.storage import packable
 from prune_core.structure import ModelStructure, Unit
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DenseCompactor(Compactor):
     )
 
     traits: ClassVar[Mapping[str, bool]] = {}
-    """What to record beside sizes, of `prune_core.loading.TRAITS`."""
+    """What to record beside sizes, of `prune_core.folders.loading.TRAITS`."""
 
     def __init__(self, neurons: Mapping[str, int] | None = None) -> None:
         self.neurons = neurons or {}

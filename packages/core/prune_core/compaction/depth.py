@@ -9,9 +9,9 @@ import torch
 
 from prune_core.compaction.layers import Layer, Shortening, by_list, layers_of, output_of, without
 from prune_core.errors import ModelError
+from prune_core.folders.pretrained import usable_length
 from prune_core.linears import linear, outputs
 from prune_core.measure import dummy_inputs, placed
-from prune_core.pretrained import usable_length
 from prune_core.structure import ModelStructure
 
 if TYPE_CHECKING:

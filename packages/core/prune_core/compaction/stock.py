@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from prune_core.errors import StructureError
-from prune_core.pretrained import from_state
+from prune_core.folders.pretrained import from_state
 
 if TYPE_CHECKING:
     from torch import Tensor

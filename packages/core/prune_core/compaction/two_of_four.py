@@ -11,8 +11,8 @@ from prune_core.compaction.dense import DenseCompactor, padded
 from prune_core.compaction.layers import output_of
 from prune_core.compactor import Compaction
 from prune_core.errors import MaskError, StructureError
+from prune_core.folders.loading import take_two_of_four
 from prune_core.granularity import NM
-from prune_core.loading import take_two_of_four
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import FeedForward, ModelStructure, Unit
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.errors import ExportError
+from prune_core.folders.pretrained import usable_length
 from prune_core.measure import dummy_inputs
-from prune_core.pretrained import usable_length
 from prune_core.task import Task
 
 SIZES = ((3, 12), (1, 7), (5, 24))

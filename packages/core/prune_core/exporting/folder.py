@@ -23,11 +23,11 @@ from prune_core.exporting.rounding import Int8, refuse_int8, round_to_int8
 from prune_core.exporting.speed import Timed, measure_speed
 from prune_core.exporting.trace import Batch, Traced, symbols, trace
 from prune_core.files import refuse_occupied, replacing
+from prune_core.folders.pretrained import load_saved
+from prune_core.folders.processors import find_processor
 from prune_core.measure import fitting
-from prune_core.preparation import trained_job
-from prune_core.pretrained import load_saved
-from prune_core.processors import find_processor
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
+from prune_core.runs.preparation import trained_job
 
 FACTS = "export.json"
 

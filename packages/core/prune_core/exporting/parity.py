@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from prune_core.errors import VerificationError, foreign
 from prune_core.exporting.formats import Runtime
 from prune_core.exporting.trace import Batch, Forward
-from prune_core.verify import largest_difference, tolerance
+from prune_core.verification.verify import largest_difference, tolerance
 
 
 @dataclass(frozen=True)

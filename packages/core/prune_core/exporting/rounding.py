@@ -18,7 +18,7 @@ from prune_core.exporting.formats import Exporter, Runtime
 from prune_core.exporting.trace import Batch
 
 if TYPE_CHECKING:
-    from prune_core.preparation import Job
+    from prune_core.runs.preparation import Job
 
 Int8 = Literal["dynamic", "calibrated"]
 
@@ -91,7 +91,7 @@ def agreement(one: Runtime, other: Runtime, batches: Sequence[Batch]) -> dict[st
 
 def figures(job: Job, model: PreTrainedModel, runtime: Runtime) -> dict[str, float]:
     """The task's figures on its validation data, computed by `runtime` in the place of `model`."""
-    from prune_core.run import evaluate_model
+    from prune_core.runs.run import evaluate_model
 
     with running(model, runtime):
         return evaluate_model(job, model)

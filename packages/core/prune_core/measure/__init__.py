@@ -1,6 +1,6 @@
 """Honest measurement: random inputs, interleaved timing, FLOPs, bytes, the machine, a model against its baseline."""
 
-from prune_core.grid import DType, Grid, Setting
+from prune_core.bench.grid import DType, Grid, Setting
 from prune_core.measure.comparison import Comparison, compare, compare_folders, fitting
 from prune_core.measure.flops import count_flops
 from prune_core.measure.grids import Bench, Row, Side, bench

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prune_core.bench.grid import Attention, DType, Setting
 from prune_core.errors import RecipeError
-from prune_core.grid import Attention, DType, Setting
 from prune_core.measure.runtimes import Runs
 from prune_core.measure.timing import Prepared
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from prune_core.grid import DType, Grid
+from prune_core.bench.grid import DType, Grid
+from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure.grids import Side, bench
 from prune_core.measure.host import Machine
 from prune_core.measure.memory import folder_size
 from prune_core.measure.timing import Ratio
-from prune_core.pretrained import load_saved, usable_length
 from prune_core.recipe import MeasureSection
 
 

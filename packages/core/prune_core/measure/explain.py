@@ -21,9 +21,10 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from prune_core.bench.grid import DType
 from prune_core.errors import StructureError
-from prune_core.grid import DType
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
+from prune_core.folders.pretrained import load_saved
 from prune_core.measure.advice import advise
 from prune_core.measure.calls import arithmetic
 from prune_core.measure.comparison import Comparison, compare, fitting
@@ -31,7 +32,6 @@ from prune_core.measure.forwards import evaluating
 from prune_core.measure.grids import Side, settled
 from prune_core.measure.host import pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
-from prune_core.pretrained import load_saved
 from prune_core.recipe import MeasureSection
 
 if TYPE_CHECKING:

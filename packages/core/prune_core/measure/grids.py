@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prune_core.bench.grid import EXPORTED, DType, Grid, Setting
 from prune_core.errors import RecipeError
-from prune_core.grid import EXPORTED, DType, Grid, Setting
 from prune_core.measure.calls import arithmetic, attending, check_generates, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.errors import ModelError, RecipeError, brief
-from prune_core.pretrained import usable_length
+from prune_core.folders.pretrained import usable_length
 
 _FRAMES_A_POSITION = 2
 """Whisper's second convolution halves the frames."""

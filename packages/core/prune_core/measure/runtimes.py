@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prune_core.bench.grid import Runtime
 from prune_core.errors import RecipeError
-from prune_core.grid import Runtime
 from prune_core.plugins import import_target
 
 Batches = Sequence[Mapping[str, Tensor]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.errors import ModelError, brief
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.measure import DENSE, LayerForm, paired_ratio, time_calls
 from prune_core.measure.forwards import inputs_inside
 from prune_core.sparse.forms import FORMS, Form, make_dense

@@ -1,1 +1,1 @@
-"""The tasks that prune-core itself offers: text and image classification."""
+"""The tasks that prune-core itself offers, and what they share: data, columns, targets, figures."""

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import read_config
+from prune_core.folders.pretrained import read_config
 from prune_core.task import IGNORED, choose_metric
 from prune_core.tasks.config import LanguageModelingConfig, MaskedLanguageModelingConfig
 from prune_core.tasks.data import Table, Tables

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prune_core.errors import ModelError, nearest
-from prune_core.sentence_folder import Module, SentenceFolder
+from prune_core.folders.sentence_transformers import Module, SentenceFolder
 
 
 def _mean(tokens: Tensor, mask: Tensor) -> Tensor:

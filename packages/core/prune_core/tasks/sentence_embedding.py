@@ -14,8 +14,8 @@ from tokenizers.normalizers import Sequence as Normalizers
 from transformers import AutoModel, DataCollatorWithPadding
 
 from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import load_pretrained, read_config
-from prune_core.sentence_folder import SentenceFolder, sentence_folder
+from prune_core.folders.pretrained import load_pretrained, read_config
+from prune_core.folders.sentence_transformers import SentenceFolder, sentence_folder
 from prune_core.task import choose_metric
 from prune_core.tasks.config import SentenceEmbeddingConfig
 from prune_core.tasks.data import Table, Tables

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from transformers import DataCollatorForSeq2Seq, GenerationConfig
 
 from prune_core.errors import DataError, ModelError
-from prune_core.pretrained import read_config
+from prune_core.folders.pretrained import read_config
 from prune_core.task import IGNORED, choose_metric
 from prune_core.tasks.config import SequenceToSequenceConfig, SummarizationConfig, TranslationConfig
 from prune_core.tasks.data import Table, Tables

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prune_core.errors import DataError, listed
-from prune_core.pretrained import load_pretrained, read_config
+from prune_core.folders.pretrained import load_pretrained, read_config
 from prune_core.task import Task, TaskConfig
 from prune_core.tasks.data import Table, Tables, check_roles, hold_out, read_tables
 from prune_core.tasks.labels import label_names

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 
 from prune_core import __version__
 from prune_core.errors import ModelError, brief
-from prune_core.pretrained import usable_length
+from prune_core.folders.pretrained import usable_length
 from prune_core.tasks.data import Table
 
 

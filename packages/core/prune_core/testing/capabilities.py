@@ -15,15 +15,15 @@ from transformers import PreTrainedModel
 from prune_core.compaction import compact
 from prune_core.compaction.layers import layers_of
 from prune_core.compactor import Compaction
-from prune_core.depth import prove, shortened
 from prune_core.errors import PruneError, VerificationError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.recipe import DepthSection
+from prune_core.rewriting.depth import prove, shortened
 from prune_core.structure import Attention, FeedForward, ModelStructure, Unit
 from prune_core.testing.head_classes import head_classes, tiny_head
 from prune_core.testing.loop import tensors
 from prune_core.testing.sample_masks import uneven, unit_masks
-from prune_core.verify import expect, largest_difference, outputs, verify
+from prune_core.verification.verify import expect, largest_difference, outputs, verify
 
 ATOL = 1e-5
 """Largest difference of two orders of the same float32 sums."""

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from prune_core.compactor import Compaction, Compactor
 from prune_core.errors import MaskError
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.linears import linear
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet
 from prune_core.structure import Attention
 from prune_core.testing.loop import batch, logits

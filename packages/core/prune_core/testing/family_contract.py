@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.testing.capabilities import CAPABILITIES, Outcome, Sample, head_class, outcome
 from prune_core.testing.head_classes import head_classes
 from prune_core.testing.loop import loss_of

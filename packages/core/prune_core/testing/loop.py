@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedModel
 
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure
 from prune_core.testing.tiny import tiny_inputs

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.compaction.resize import lines
+from prune_core.folders.loading import structure_of
 from prune_core.granularity import (
     NM,
     Block,
@@ -21,7 +22,6 @@ from prune_core.granularity import (
 from prune_core.kit.binarizers import n_of_m
 from prune_core.kit.masked import empties_outputs
 from prune_core.linears import linear, output_axis
-from prune_core.loading import structure_of
 from prune_core.masks import Mask, MaskSet, bias_mask
 from prune_core.structure import Attention, FeedForward, Role, Unit
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prune_core.compaction import compact
 from prune_core.errors import StructureError
-from prune_core.loading import structure_of
+from prune_core.folders.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.strategy import Context, Strategy
 from prune_core.structure import ModelStructure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, TrainingArguments
 
-from prune_core.distributed import processes
+from prune_core.distributed.agreement import processes
 from prune_core.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from prune_core.distributed import any_of
+from prune_core.distributed.agreement import any_of
 from prune_core.strategy import Progress, Strategy
 
 logger = logging.getLogger(__name__)

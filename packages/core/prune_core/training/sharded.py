@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from prune_core.sharding import bring_back, shard, twin
+from prune_core.distributed.sharding import bring_back, shard, twin
 from prune_core.training.trainer import PruningTrainer
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from prune_core.distributed import processes, wait
+from prune_core.distributed.agreement import processes, wait
+from prune_core.distributed.processes import is_main
 from prune_core.errors import TrainingError
-from prune_core.processes import is_main
-from prune_core.progress import progress_bar
+from prune_core.runs.progress import progress_bar
 from prune_core.training import checkpoints
 from prune_core.training.callbacks import Interruption, Watch
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from prune_core.distributed import ended_elsewhere, processes, totals, wait
+from prune_core.distillation.examples import BESIDE, Beside, Numbered, noted, parted
+from prune_core.distributed.agreement import ended_elsewhere, processes, totals, wait
+from prune_core.distributed.processes import is_main
+from prune_core.distributed.sharding import undivided
 from prune_core.errors import TrainingError, brief
-from prune_core.examples import BESIDE, Beside, Numbered, noted, parted
-from prune_core.processes import is_main
-from prune_core.sharding import undivided
 from prune_core.strategy import Progress, Strategy
 from prune_core.task import ITEMS
 from prune_core.training import checkpoints
@@ -33,8 +33,8 @@ from prune_core.training.sampling import ByLength, InOrder, is_text, lengths_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from prune_core.distillation.teacher import Teacher
     from prune_core.task import Task
-    from prune_core.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
