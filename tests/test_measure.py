@@ -100,12 +100,12 @@ def test_comparison_of_two_models():
     assert found.machine.blas in torch.__config__.show()
     assert found.machine.driver is found.machine.capability is None
     assert model.training
-    assert json.loads(json.dumps(found.to_dict()))["settings"] == {**SECTION.model_dump(), "dtype": "float32"}
+    assert json.loads(json.dumps(found.to_dict()))["settings"] == SECTION.model_dump()
 
 
 def test_another_dtype_is_measured_on_copies():
     model, baseline = bert(), bert()
-    found = measure.compare(model, baseline, SECTION, dtype="bfloat16")
+    found = measure.compare(model, baseline, SECTION.model_copy(update={"dtype": "bfloat16"}))
     assert found.model.weight_bytes < 4 * found.model.parameters
     assert model.dtype == torch.float32
 
@@ -244,7 +244,7 @@ def test_models_that_cannot_be_measured(tmp_path: Path):
 
 @pytest.mark.gpu
 def test_comparison_on_cuda():
-    found = measure.compare(bert(8), bert(), SECTION, device="cuda", dtype="float16")
+    found = measure.compare(bert(8), bert(), SECTION.model_copy(update={"dtype": "float16"}), device="cuda")
     assert found.model.activation_bytes > 0
     assert found.machine.device != "cpu"
 

@@ -16,7 +16,7 @@ from prune_core.errors import RecipeError, RunError
 from prune_core.folders.compacting import compact_folder
 from prune_core.folders.loading import structure_of
 from prune_core.measure import Ratio
-from prune_core.recipe import Recipe
+from prune_core.recipe import MeasureSection, Recipe
 from prune_core.structure import Attention
 from prune_core.testing.sample_masks import emptied_rows, random_masks, unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
@@ -203,6 +203,28 @@ class TestAuto:
         assert all(one.gain == one.low == one.high == 2 for one in found.sizes if one.kept > one.needed)
         assert all(len(set(shapes)) == 1 for shapes in ran), "outputs do not depend on the neurons"
         assert "which is faster (2.00x, 2.00 to 2.00)" in found.notes()[0]
+
+    @pytest.mark.parametrize(
+        ("asked", "own", "computed"),
+        [
+            ({}, torch.float32, torch.float32),
+            ({}, torch.bfloat16, torch.bfloat16),
+            ({"dtype": "bfloat16"}, torch.float32, torch.bfloat16),
+            ({"dtype": "tf32"}, torch.bfloat16, torch.float32),
+        ],
+    )
+    def test_units_are_timed_in_the_arithmetic_that_is_asked_for(self, asked, own, computed, monkeypatch):
+        model, seen = tiny_model("bert").to(own), set()
+
+        def time_calls(calls, rounds, device):
+            seen.update((call().dtype, torch.get_float32_matmul_precision()) for call in calls.values())
+            return {name: [1.0] * rounds for name in calls}
+
+        monkeypatch.setattr(alignment, "time_calls", time_calls)
+        recipe = Recipe(align="auto", device="cpu", measure=MeasureSection(**asked))
+        align(model, ragged(model), structure_of(model), recipe)
+        assert seen == {(computed, "high" if asked.get("dtype") == "tf32" else "highest")}
+        assert model.dtype == own
 
     def test_a_unit_alone_computes_what_it_does_in_its_model(self):
         for family in ("bert", "llama", "phi3", "gpt2"):

@@ -140,7 +140,7 @@ def test_a_large_sparse_linear_is_measured_to_be_faster():
         for unit in structure_of(model).ffn:
             linear(model, unit.up).weight[64:] = 0
     batch = {name: value.repeat(16, 4) for name, value in tiny_inputs(model).items() if name != "labels"}
-    found = use_sparse_forms(model, batch)
+    found = use_sparse_forms(model, batch, rounds=25)  # other work may disturb a few
     up = [one for one in found if "intermediate" in one.layer]
     assert all(RowsOfBlocks.kind in one.form and one.low > 1 for one in up)
 

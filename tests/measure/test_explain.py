@@ -184,7 +184,7 @@ def test_sizes_that_are_no_multiples_of_eight(tmp_path: Path):
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
 def test_explanation_on_cuda(dtype):
     model = bert(hidden_size=1024, intermediate_size=4096)
-    found = explain(model, model, MeasureSection(batch_size=32, length=128, rounds=5), "cuda", dtype)
+    found = explain(model, model, MeasureSection(batch_size=32, length=128, rounds=5, dtype=dtype), "cuda")
     assert sum(found.model.kinds.values()) == pytest.approx(found.model.seconds)
     assert found.model.kinds["linear"] > 0.5 * found.model.seconds
     assert torch.cuda.get_device_name() == found.comparison.machine.device

@@ -188,12 +188,16 @@ class QuantizeSection(Fields):
         return self
 
 
+DType = Literal["float32", "tf32", "bfloat16", "float16"]
+
+
 class MeasureSection(Fields):
-    """How the compact model is timed against the dense one."""
+    """How the compact model is timed against the dense one, and sizes for `align: auto`."""
 
     batch_size: int = Field(8, ge=1, description="Examples a batch.")
     length: int = Field(128, ge=1, description="Tokens an example (text models).")
     rounds: int = Field(20, ge=3, description="Interleaved rounds that count.")
+    dtype: DType = Field("float32", description="Arithmetic of both; tf32 is float32 with matrix products in TF32.")
     baseline: str | None = Field(None, description="Model to compare with; by default the one that is pruned.")
 
 

@@ -24,21 +24,23 @@ def explain(
     rounds: grids.Rounds = None,
     threads: grids.Threads = None,
     device: options.Device = None,
-    dtype: Annotated[DTypeName, typer.Option(help="Arithmetic of both. Example: --dtype bfloat16")] = "float32",
+    dtype: Annotated[
+        DTypeName | None, typer.Option(help="Arithmetic of both, float32 by default. Example: --dtype bfloat16")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Say why MODEL is not faster: time by kind of both models, what share can still be won, and what to do."""
     from prune_cli import render
     from prune_core.recipe import Recipe
 
-    given = {"batch_size": batch_size, "length": length, "rounds": rounds}
+    given = {"batch_size": batch_size, "length": length, "rounds": rounds, "dtype": dtype}
     recipe = Recipe.parse({"measure": {name: value for name, value in given.items() if value is not None}}, "flags")
 
     from prune_core.measure.explain import explain_folders
     from prune_core.measure.host import computing_with
 
     with computing_with(threads):
-        found = explain_folders(model, baseline, recipe.measure, device or "auto", dtype)
+        found = explain_folders(model, baseline, recipe.measure, device or "auto")
     if json:
         render.print_json(found.to_dict())
     else:

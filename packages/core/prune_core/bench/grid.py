@@ -9,9 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from prune_core.errors import RecipeError
 from prune_core.fields import Fields
-from prune_core.recipe import explain
+from prune_core.recipe import DType, explain
 
-DType = Literal["float32", "tf32", "bfloat16", "float16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 Runtime = Literal["torch", "compile", "cuda-graphs", "sparse", "torch-export", "onnx", "openvino"]
 Phase = Literal["forward", "prefill", "decode"]

@@ -24,6 +24,7 @@ from prune_core.errors import RunError
 from prune_core.files import write_text
 from prune_core.linears import inputs, linear, outputs
 from prune_core.measure import Ratio, dummy_inputs, fitting, paired_ratio, pick_device, placed, time_calls
+from prune_core.measure.calls import arithmetic, computed_in
 from prune_core.measure.forwards import inputs_inside
 from prune_core.structure import FeedForward, ModelStructure, Role
 
@@ -139,7 +140,11 @@ def _rounded(units: Mapping[FeedForward, int], of: int) -> Iterator[Size]:
 def _measured(
     model: PreTrainedModel, units: Mapping[FeedForward, int], section: MeasureSection, device: torch.device
 ) -> Iterator[Size]:
-    """Of units that are alike one is timed, on inputs as large as it gets; those without inputs are left alone."""
+    """Of units that are alike one is timed, on inputs as large as it gets; those without inputs are left alone.
+
+    The arithmetic is what the recipe asks for, and the model's own where it says nothing.
+    """
+    dtype = computed_in(section.dtype) if "dtype" in section.model_fields_set else model.dtype
     batch = placed(dummy_inputs(model, section.batch_size, section.length), model)
     inside = inputs_inside(model, (unit.up for unit in units), batch)
     shapes = {unit: inside[unit.up].shape for unit in units if unit.up in inside}
@@ -150,8 +155,9 @@ def _measured(
 
     for _, alike in groupby(sorted(shapes, key=kind), kind):
         first, *others = alike
-        given = torch.randn(shapes[first], dtype=model.dtype, device=device)
-        kept, ratio = fastest(units[first], first.size, partial(gains_of, model, first, given, section.rounds))
+        given = torch.randn(shapes[first], dtype=dtype, device=device)
+        with arithmetic(section.dtype):
+            kept, ratio = fastest(units[first], first.size, partial(gains_of, model, first, given, section.rounds))
         yield Size(tuple(unit.key for unit in (first, *others)), units[first], kept, *(ratio or ()))
 
 
@@ -177,7 +183,7 @@ def gains_of(
     model: PreTrainedModel, unit: FeedForward, given: Tensor, rounds: int, sizes: Sequence[int]
 ) -> dict[int, Ratio]:
     """How many times faster a unit of each size is than one of the first size."""
-    calls = {str(size): partial(Part(model, unit, size).to(given.device), given) for size in sizes}
+    calls = {str(size): partial(Part(model, unit, size).to(given), given) for size in sizes}
     with torch.inference_mode():
         seconds = time_calls(calls, rounds, given.device)
     return {size: paired_ratio(seconds[str(sizes[0])], seconds[str(size)]) for size in sizes[1:]}

@@ -1,6 +1,6 @@
 """Honest measurement: random inputs, interleaved timing, FLOPs, bytes, the machine, a model against its baseline."""
 
-from prune_core.bench.grid import DType, Grid, Setting
+from prune_core.bench.grid import Grid, Setting
 from prune_core.measure.comparison import Comparison, compare, compare_folders, fitting
 from prune_core.measure.flops import count_flops
 from prune_core.measure.grids import Bench, Row, Side, bench
@@ -9,6 +9,7 @@ from prune_core.measure.inputs import dummy_inputs, placed
 from prune_core.measure.memory import activation_bytes, folder_size, weight_bytes
 from prune_core.measure.runtimes import DENSE, LayerForm
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
+from prune_core.recipe import DType
 
 __all__ = [
     "DENSE",

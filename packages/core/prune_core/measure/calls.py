@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import Attention, DType, Setting
+from prune_core.bench.grid import Attention, Setting
 from prune_core.errors import RecipeError
 from prune_core.measure.runtimes import Runs
 from prune_core.measure.timing import Prepared
+from prune_core.recipe import DType
 
 Batch = Mapping[str, Tensor]
 
@@ -43,6 +44,12 @@ def inferring(call: Prepared) -> Prepared:
     """The same in inference mode."""
     mode = torch.inference_mode
     return Prepared(mode()(call.prepare), mode()(call.run))
+
+
+def computed_in(dtype: DType) -> torch.dtype:
+    """What tensors are of for this arithmetic."""
+    found: torch.dtype = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    return found
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import DType, Grid
+from prune_core.bench.grid import Grid
 from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure.grids import Side, bench
 from prune_core.measure.host import Machine
@@ -50,15 +50,13 @@ class Comparison:
         return asdict(self)
 
 
-def compare_folders(
-    model: str, baseline: str, section: MeasureSection, device: str = "auto", dtype: DType = "float32"
-) -> Comparison:
+def compare_folders(model: str, baseline: str, section: MeasureSection, device: str = "auto") -> Comparison:
     """Two folders or hub names, loaded as the classes that saved them, and compared.
 
     `device` is auto, cpu or cuda. ModelError when one cannot be loaded, RecipeError when the settings do not fit.
     """
     sides = [load_saved(path) for path in (model, baseline)]
-    comparison = compare(sides[0], sides[1], section, device, dtype)
+    comparison = compare(sides[0], sides[1], section, device)
     named = replace(
         comparison,
         model=replace(comparison.model, name=model),
@@ -78,12 +76,12 @@ def compare(
     baseline: PreTrainedModel,
     section: MeasureSection,
     device: str = "auto",
-    dtype: DType = "float32",
 ) -> Comparison:
     """Time `model` and `baseline` on the same random batch. Both are left as they are: a model that is elsewhere or of
     another dtype is copied. RecipeError when the length exceeds what a model takes or there is no CUDA device.
     """
-    grid = Grid(batch_sizes=(section.batch_size,), lengths=(section.length,), rounds=section.rounds, dtypes=(dtype,))
+    setting = {"batch_sizes": (section.batch_size,), "lengths": (section.length,), "dtypes": (section.dtype,)}
+    grid = Grid(**setting, rounds=section.rounds)
     found = bench({"baseline": baseline, "model": model}, grid, device)
     row, ratio = found.rows[0], found.rows[0].speedups[0]
     return Comparison(
@@ -94,6 +92,6 @@ def compare(
         speedup_high=ratio.high,
         significant=ratio.significant,
         flop_ratio=row.flop_ratios[0],
-        settings={**section.model_dump(), "dtype": dtype},
+        settings=section.model_dump(),
         machine=found.machine,
     )

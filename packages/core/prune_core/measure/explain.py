@@ -21,7 +21,6 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from prune_core.bench.grid import DType
 from prune_core.errors import StructureError
 from prune_core.folders.loading import structure_of
 from prune_core.folders.pretrained import load_saved
@@ -112,19 +111,18 @@ def explain(
     baseline: PreTrainedModel,
     section: MeasureSection,
     device: str = "auto",
-    dtype: DType = "float32",
 ) -> Explanation:
     """Explain the times of `model` and `baseline` on one random batch. Both are left as they are.
 
     RecipeError when the length exceeds what a model takes or there is no CUDA device.
     """
-    comparison = compare(model, baseline, section, device, dtype)
+    comparison = compare(model, baseline, section, device)
     structures = {"model": _structure(model), "baseline": _structure(baseline)}
     target, found = pick_device(device), {}
     for side, one in ((comparison.baseline, baseline), (comparison.model, model)):
-        there = settled(one, target, dtype)
+        there = settled(one, target, section.dtype)
         batch = placed(dummy_inputs(there, section.batch_size, section.length), there)
-        with arithmetic(dtype), evaluating(there):
+        with arithmetic(section.dtype), evaluating(there):
             kinds = _kinds_of(there, structures[side.name])
             found[side.name] = _breakdown(side, there, batch, kinds)
     return Explanation(
@@ -136,14 +134,12 @@ def explain(
     )
 
 
-def explain_folders(
-    model: str, baseline: str, section: MeasureSection, device: str = "auto", dtype: DType = "float32"
-) -> Explanation:
+def explain_folders(model: str, baseline: str, section: MeasureSection, device: str = "auto") -> Explanation:
     """The same of two folders or hub names, loaded as the classes that saved them. ModelError when one cannot be."""
     small, dense = load_saved(model), load_saved(baseline)
     if "length" not in section.model_fields_set:
         section = fitting(fitting(section, dense), small)
-    found = explain(small, dense, section, device, dtype)
+    found = explain(small, dense, section, device)
     return replace(found, model=replace(found.model, name=model), baseline=replace(found.baseline, name=baseline))
 
 

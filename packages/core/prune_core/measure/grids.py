@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import EXPORTED, DType, Grid, Setting
+from prune_core.bench.grid import EXPORTED, Grid, Setting
 from prune_core.errors import RecipeError
-from prune_core.measure.calls import arithmetic, attending, check_generates, inferring, make_call
+from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
@@ -26,6 +26,7 @@ from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_i
 from prune_core.measure.memory import activation_bytes, weight_bytes
 from prune_core.measure.runtimes import Formed, LayerForm, Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
+from prune_core.recipe import DType
 
 _RAGGED_BATCHES = 10
 """Batches of a data set's lengths: the rounds take them in turn."""
@@ -198,7 +199,7 @@ def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.devi
 
 def settled(model: PreTrainedModel, device: torch.device, dtype: DType) -> PreTrainedModel:
     """The model on this device and of this dtype: itself, or a copy where it is not."""
-    wanted = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    wanted = computed_in(dtype)
     if model.device.type == device.type and model.dtype == wanted:
         return model
     moved = copy.deepcopy(model)

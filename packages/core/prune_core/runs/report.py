@@ -74,7 +74,8 @@ class Results:
         sides = self.comparison.model, self.comparison.baseline
         model, baseline = sides
         heads, neurons = self._kept("attention"), self._kept("ffn")
-        batch = self.comparison.settings["batch_size"]
+        batch, dtype = (self.comparison.settings[name] for name in ("batch_size", "dtype"))
+        where = self.comparison.machine.device + ("" if dtype == "float32" else f", {dtype}")
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
         title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
         then = "the fill" if self.filled else "the rounding" if self.rounding else None
@@ -97,7 +98,7 @@ class Results:
             _row("bytes on disk", f"{baseline.file_bytes or 0:,}", f"{model.file_bytes or 0:,}"),
             _row("FLOPs", f"{baseline.flops:.3g}", f"{model.flops:.3g} (1/{self.comparison.flop_ratio:.2f})"),
             _row(
-                f"ms a batch of {batch} ({self.comparison.machine.device})",
+                f"ms a batch of {batch} ({where})",
                 f"{baseline.timing.p50 * 1e3:.1f}",
                 f"{model.timing.p50 * 1e3:.1f}",
             ),
