@@ -11,8 +11,10 @@ from prune_core.masks import MaskSet
 from prune_core.structure import Attention, FeedForward, Role, Unit
 
 
-def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
-    """Heads (or neurons) of `unit` that stay; constants that the others leave are folded into the output bias.
+def fold_and_keep(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
+    """Heads (or neurons) of `unit` that stay; constants that the others leave are added to the output bias, in place.
+
+    To be called once: a second call would add them again. `needed` counts without it.
 
     A head goes when the mask empties all its output columns, or all its value rows: then it adds a constant, its value
     bias through the output (attention weights sum to 1). A head with empty query or key rows averages its values and
@@ -29,7 +31,7 @@ def kept_indices(model: nn.Module, unit: Unit, masks: MaskSet) -> list[int]:
 
 
 def needed(model: nn.Module, unit: Unit, masks: MaskSet) -> int:
-    """How many heads (or neurons) `kept_indices` would keep; the model stays as it is, masks baked in or not."""
+    """How many heads (or neurons) `fold_and_keep` would keep; the model stays as it is, masks baked in or not."""
     return int(_decided(model, unit, masks)[0].sum())
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.compaction.adapter import adapter_of
-from prune_core.compaction.decide import kept_indices
+from prune_core.compaction.decide import fold_and_keep
 from prune_core.compaction.layers import output_of
 from prune_core.compaction.resize import lines, resize
 from prune_core.compactor import Compaction, Compactor, UnitReport
@@ -64,7 +64,7 @@ class DenseCompactor(Compactor):
         for unit in structure.units:
             if not unit.linears():
                 continue
-            weights, needed = weights_of(smaller, unit), kept_indices(smaller, unit, masks)
+            weights, needed = weights_of(smaller, unit), fold_and_keep(smaller, unit, masks)
             kept = self.held(unit, needed, masks)
             inner = cut(smaller, unit, masks, kept, needed)
             count += stored(unit, weights, kept, inner, left_out)

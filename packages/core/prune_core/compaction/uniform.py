@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from prune_core.compaction.adapter import adapter_of
-from prune_core.compaction.decide import kept_indices
+from prune_core.compaction.decide import fold_and_keep
 from prune_core.compaction.dense import DenseCompactor, cut, inner_masks, padded, started, stored, weights_of
 from prune_core.compaction.depth import shorten
 from prune_core.compaction.layers import Shortening, layers_of
@@ -59,7 +59,7 @@ class UniformCompactor(Compactor):
     ) -> Compaction:
         self.check(model, structure)
         narrow = started(model, masks, structure, inplace=inplace)
-        needed = {unit.key: kept_indices(narrow, unit, masks) for unit in structure.units}
+        needed = {unit.key: fold_and_keep(narrow, unit, masks) for unit in structure.units}
         weights = {unit.key: weights_of(narrow, unit) for unit in structure.units}
         ragged = sum(_left(unit, weights[unit.key], masks, needed[unit.key]) for unit in structure.units)
         plan = planned(narrow, structure, needed)
