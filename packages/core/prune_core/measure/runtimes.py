@@ -115,5 +115,5 @@ def cuda_graph(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterat
 
 
 def _unpadded(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without masks of ones: eager transformers looks at them and leaves them out, a capture would compute with them."""
+    """Without masks of ones: eager transformers looks at them and leaves them out, a capture would keep them."""
     return {name: one for name, one in batch.items() if not (name.endswith("attention_mask") and bool(one.all()))}
