@@ -10,8 +10,9 @@ from transformers import AutoModel
 
 from prune_core.compaction import compact
 from prune_core.errors import ModelError
+from prune_core.folders.card import loading_class
 from prune_core.folders.portable import MODULE, make_portable
-from prune_core.folders.saving import loading_class, save_compact
+from prune_core.folders.saving import save_compact
 from prune_core.masks import MaskSet
 from prune_core.plugins import load_plugins
 from prune_core.testing.loop import everything

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard
 
 from prune_core.compaction import compact
 from prune_core.folders.loading import structure_of
@@ -40,6 +41,20 @@ def test_everything_is_there(family, strategy, finished):
     for name in ("masked", "model"):
         assert {"model.safetensors", "config.json", processor} <= {path.name for path in (folder / name).iterdir()}
     assert (folder / "model" / "README.md").is_file()
+
+
+def test_the_card_reports_what_the_manifest_does(family, strategy, finished):
+    folder, manifest = finished(family, strategy)
+    card = ModelCard.load(folder / "model" / "README.md")
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == manifest["metrics"][
+        "pruned"
+    ]
+    assert card.data.pipeline_tag == {"bert": "text-classification", "vit": "image-classification"}[family]
+    assert str(folder.parent) not in card.content
+    for row in manifest["summary"]:
+        assert f"| {row['figure']} | {row['dense']} | {row['pruned']} |" in card.text
+    assert f"by the strategy {strategy} " in card.text
+    assert manifest["speedup"]["machine"]["cpu"] in card.text
 
 
 def test_the_manifest_is_complete(family, strategy, finished, inputs):

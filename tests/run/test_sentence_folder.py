@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
@@ -118,14 +119,21 @@ def test_it_is_saved_and_loaded_again(done, tmp_path):
 def test_compact_makes_the_same_folder(done, tmp_path):
     compact_folder(done[0] / "masked", done[0] / "masks.safetensors", tmp_path / "compact")
     assert beside(tmp_path / "compact") == BESIDE
+    assert ModelCard.load(tmp_path / "compact" / "README.md").data.pipeline_tag == "sentence-similarity"
     assert torch.equal(embed(tmp_path / "compact"), embed(done[0] / "model"))
 
 
 def test_the_card_says_how_it_is_loaded(done):
     text = (done[0] / "model" / "README.md").read_text()
-    assert text.startswith("---\nlibrary_name: sentence-transformers\ntags: [pruned, sentence-transformers]\n---\n")
-    assert "after `import prune_core`" in text.splitlines()[4]
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    data = ModelCard(text).data
+    assert data.library_name == "sentence-transformers"
+    assert data.pipeline_tag == "sentence-similarity"
+    assert data.tags[:3] == ["pruned", "prune", "sentence-transformers"]
+    assert {result.metric_type for result in data.eval_results} >= {"spearman", "pearson"}
+    ours, _, of_dense = text.partition("## The card of the dense model")
+    assert "SentenceTransformer" in of_dense
+    assert "after `import prune_core`" in ours
+    (code,) = re.findall(r"```python\n(.*?)```", ours, flags=re.DOTALL)
     names: dict = {}
     exec(code.replace("this folder", str(done[0] / "model")), names)
     assert isinstance(names["model"], SentenceTransformer)

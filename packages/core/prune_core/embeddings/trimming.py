@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from prune_core.embeddings.vocabulary import Trimmed, trim_vocabulary
 from prune_core.errors import DataError, VerificationError
 from prune_core.files import refuse_occupied, replacing
+from prune_core.folders.card import carry_card
 from prune_core.folders.pretrained import load_saved, read_config
 from prune_core.folders.sentence_transformers import companions
 from prune_core.measure import folder_size
@@ -48,6 +49,7 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
         trimmed.tokenizer.save_pretrained(draft)
         if beside is not None:
             beside.copy_to(draft)
+        carry_card(model, draft)
         _reloads(draft, loaded, list(_inputs(loaded, trimmed.tokenizer, texts)))
     return {
         "output": str(output),

@@ -59,7 +59,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     alignment = align(shorter, left, structure_of(shorter, plugins), recipe)
     with told():
         compaction = compact(shorter, left, alignment.applied(compactor), inplace=True, plugins=plugins)
-    shipped = portably(output, plugins, compaction.model, batches) if recipe.portable else nullcontext(output)
+    shipped = portably(output, plugins, compaction, batches, model) if recipe.portable else nullcontext(output)
     beside: dict[str, Any] = {"processor": find_processor(model), "source": model}
     rounding = None
     with shipped as folder:

@@ -23,9 +23,9 @@ from transformers.modeling_utils import load_state_dict
 from prune_core.compaction.resize import lines
 from prune_core.errors import MaskError, ModelError, brief
 from prune_core.files import weight_files
+from prune_core.folders.card import needs_us
 from prune_core.folders.loading import structure_of
 from prune_core.folders.pretrained import load_saved, read_config, saved_class
-from prune_core.folders.saving import needs_us
 from prune_core.granularity import Element
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import Plugins

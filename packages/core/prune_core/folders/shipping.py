@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prune_core.compactor import Compaction
 from prune_core.errors import VerificationError
 from prune_core.files import replacing
+from prune_core.folders.card import write_card
 from prune_core.folders.portable import MODULE, make_portable
 from prune_core.plugins import Plugins
 from prune_core.verification.verify import Expected, outputs
@@ -42,18 +44,23 @@ _UNWRITTEN = "no model was written; leave --portable out"
 
 @contextmanager
 def portably(
-    folder: Path, plugins: Plugins, model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
+    folder: Path,
+    plugins: Plugins,
+    compaction: Compaction,
+    batches: Sequence[Mapping[str, Tensor]],
+    source: str | Path | None = None,
 ) -> Iterator[Path]:
-    """A draft of `folder` to save the compact `model` to, which then gets its file and takes the place of `folder`.
+    """A draft of `folder` to save the compact model to, which then gets its file and takes the place of `folder`.
 
     Before it does, a process that cannot import prune_core loads it. VerificationError, and nothing is written, where
-    its outputs on the first of `batches` are not the model's.
+    its outputs on the first of `batches` are not the model's. `source` is the dense model, for the card.
     """
     with replacing(folder) as draft:
         yield draft
         make_portable(draft, plugins)
         if (draft / f"{MODULE}.py").is_file():
-            _prove(draft, model, batches[0])
+            write_card(draft, compaction, source)
+            _prove(draft, compaction.model, batches[0])
 
 
 def _prove(folder: Path, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:

@@ -24,6 +24,7 @@ from prune_core.distributed.agreement import agreed, check_shared, joined, launc
 from prune_core.files import replacing, write_text
 from prune_core.kit.fill import fill_zeros
 from prune_core.distillation.lessons import kept_lessons
+from prune_core.folders.card import Measured, carry_card, write_card
 from prune_core.folders.loading import structure_of
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, fitting, pick_device
@@ -138,6 +139,8 @@ def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool)
     verification = _saved(ready, workspace, compaction, verification)
     manifest = _report(ready, workspace, compaction, verification, rounding)
     manifest |= {"seconds": round(time.time() - started, 1)}
+    measured = Measured(manifest, ready.job.recipe.task)
+    on_main(lambda: write_card(workspace.model, compaction, ready.job.model_path, measured))
     on_main(lambda: workspace.write_manifest(manifest))
     return manifest
 
@@ -215,6 +218,7 @@ def _finish(ready: Preparation, workspace: Workspace) -> None:
         ready.job.task.processor.save_pretrained(draft)
         if beside is not None:
             beside.copy_to(draft)
+        carry_card(ready.job.model_path, draft)
     masks.save(workspace.masks, structure_of(ready.student, ready.job.plugins).sizes())
 
 
@@ -270,7 +274,7 @@ def _saved(
     task, batches = ready.job.task, list(real_batches(ready.job.task))
     shipped: AbstractContextManager[Path] = nullcontext(workspace.model)
     if ready.job.recipe.portable:
-        shipped = portably(workspace.model, ready.job.plugins, compaction.model, batches)
+        shipped = portably(workspace.model, ready.job.plugins, compaction, batches, ready.job.model_path)
 
     def save() -> float:
         with shipped as folder:
