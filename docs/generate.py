@@ -35,10 +35,10 @@ WRITTEN = "<!-- Written by docs/generate.py from the descriptions in the code; `
 INTRODUCTION = f"""{WRITTEN}
 # Recipes
 
-A recipe is a whole run in one YAML file; `prune run RECIPE.yaml` does it. The flags of the command line are the same
-tree: a flag is stronger than the recipe, and `--set path=value` (the value is YAML) is stronger than a flag and reaches
-every field. `--dry-run` checks everything short of training and prints the resolved recipe. Every run saves its own,
-with absolute paths, and `prune run RUN` (or `RUN/recipe.yaml`) repeats it in a new folder.
+A recipe describes a whole run in one YAML file; `prune run RECIPE.yaml` executes it. Command-line flags set the same
+fields: a flag overrides the recipe, and `--set path=value` (the value is YAML) overrides both and reaches every
+field. `--dry-run` checks everything short of training and prints the resolved recipe. Every run saves its recipe with
+absolute paths, and `prune run RUN` (or `RUN/recipe.yaml`) repeats it in a new folder.
 
 ```yaml
 model: ./my-bert
@@ -56,43 +56,46 @@ training:
 output: runs/sentiment
 ```
 
-Unknown fields, values out of range and misspelt names are refused before anything is loaded, all of them at once, each
-with its path and the nearest name that exists.
+Unknown fields, values out of range and misspelt names are refused before anything is loaded. All of them are reported
+at once, each with its path and the nearest existing name.
 """
 
 
 TASKS = f"""{WRITTEN}
 # Tasks
 
-A task is what a model is trained to do: how data become batches, the head, what a student learns of its teacher,
-and the figures. `prune tasks` lists what is installed, `prune tasks NAME` every field of one, and
-[plugins.md](plugins.md) says how to write another.
+A task is what a model is trained to do. It defines how data become batches, the head, what a student learns from its
+teacher, and the figures. `prune tasks` lists the installed tasks, `prune tasks NAME` lists every field of one, and
+[plugins.md](plugins.md) explains how to write another.
 
-Data are csv, json, jsonl or parquet files, or a data set of the hub (`--dataset NAME`). Which column is what is found
-by its name or type where that is clear, and else said with `--column ROLE=NAME`, or `task.columns` in a recipe. Without
-a validation set a tenth of the training rows is held out. Texts are padded batch by batch, those of like length go
-together, and their tokens are kept on disk from one run to the next. Fields that every task has are in
-[recipes.md](recipes.md#task); `--set task.FIELD=VALUE` sets one.
+- **Data** are csv, json, jsonl or parquet files, or a data set on the hub (`--dataset NAME`). Without a validation
+  set, a tenth of the training rows is held out.
+- **Columns** are recognized by name or type if that is unambiguous; otherwise set them with `--column ROLE=NAME`, or
+  `task.columns` in a recipe.
+- **Texts** are padded per batch and batched with others of similar length. Their tokens are cached on disk between
+  runs.
+- **Fields** that every task has are in [recipes.md](recipes.md#task); `--set task.FIELD=VALUE` sets one.
 
-A task with a benchmark's name is another one on its data, with its figure and fitting training; all of that can be
-set otherwise. `prune run --task squad --model bert-base-uncased` is a whole run. With the environment variable
-`PRUNE_DATA` set to a folder, files in it stand for the hub: NAME-SPLIT.parquet, such as sst2-train.parquet.
+A task named after a benchmark is one of these tasks with that benchmark's data, figure and suitable training, all of
+which can be overridden. `prune run --task squad --model bert-base-uncased` is a whole run. If the environment
+variable `PRUNE_DATA` names a folder, files in it replace the hub: NAME-SPLIT.parquet, such as sst2-train.parquet.
 """
 
 FAMILIES = """<!-- Written by docs/generate.py from docs/families.json, which `make families` records. -->
 # Families
 
-What can be done with each family of transformers. Every tick is a test on a tiny random model with other heads and
-other feed-forward sizes in every layer and nothing left in some (`prune_core.testing.contract.FamilyContract`); where
-there is no tick, the same test asserts that it is refused, or left as it was, for the reason given below.
+What can be done with each family of transformers. Every tick is a test on a tiny random model with different heads
+and feed-forward sizes in every layer, and nothing left in some (`prune_core.testing.contract.FamilyContract`). Where
+there is no tick, the same test asserts that the model is refused, or left unchanged, for the numbered reason below.
 
-- **heads**, **FFN**: whole heads, whole neurons are removed; the compact model computes what the masked one does, in
-  float32 to 1e-5, and reloads with plain `from_pretrained`
-- **bf16**: the same of a model that is loaded in bfloat16, within its rounding
-- **depth**: layers are removed (`--drop-layers`, `--keep-layers`), the configuration in step; the others are pruned
-- **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing installed; empty layers go.
-  Where one of the three stays as it is, the others are named
-- **generate**: every class that generates gives the masked model's tokens, with a dynamic and a static cache
+- **heads**, **FFN**: whole heads and whole neurons are removed; the compact model computes the same as the masked
+  one, in float32 to 1e-5, and reloads with plain `from_pretrained`
+- **bf16**: the same for a model loaded in bfloat16, within its rounding
+- **depth**: layers are removed (`--drop-layers`, `--keep-layers`), the configuration is updated, and the remaining
+  layers are pruned
+- **uniform**: one size for all layers (`--uniform`), which transformers loads with nothing else installed; empty
+  layers are removed. If not all of heads, FFN and layers can be changed, the table names those that can
+- **generate**: every class that generates produces the masked model's tokens, with a dynamic and a static cache
 - **export**: torch.export, ONNX Runtime and OpenVINO compute the same ([exporting.md](exporting.md))
 """
 
@@ -123,7 +126,7 @@ NEEDS = {"image-classification": "parquet", "multiple-choice": "jsonl", "token-c
 def recipes() -> str:
     """The page on recipes."""
     parts = [INTRODUCTION, "## The recipe\n", *_recipe(), "\n## Fields of every strategy\n"]
-    parts += ["They stand beside `strategy.name`. A field that a strategy changes is given again with that strategy.\n"]
+    parts += ["They are set beside `strategy.name`. A field that a strategy changes is listed again there.\n"]
     shared = _rows(MaskingConfig, "strategy.")
     parts += _table(shared)
     for spec in (load_plugins().strategy(name) for name in ("structured", "hybrid", "block", "unstructured")):
@@ -154,7 +157,7 @@ def families() -> str:
         cells = (_family_cell([(name, done[name]) for name in parts], notes) for parts in FAMILY_COLUMNS.values())
         lines.append(f"| {family} | {' | '.join(cells)} |")
     lines += ["", *(f"{number}. {_sentence(why).replace('..', '.')}" for why, number in notes.items())]
-    lines += ["\n## Classes\n\nMasked = compact = reloaded was seen of each of these, the bare model included:\n"]
+    lines += ["\n## Classes\n\nMasked = compact = reloaded was tested for each of these, the bare model included:\n"]
     for family, done in recorded.items():
         lines.append(f"- {family}: {', '.join(_family_class(name, done[name]) for name in done if name not in tried)}")
     return "\n".join(lines) + "\n"
