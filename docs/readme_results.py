@@ -9,8 +9,8 @@ from statistics import mean
 from typing import Any
 
 START, END = "<!-- results: docs/results/sst2.json -->\n", "<!-- end of results -->"
-HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, 1200 steps from the fine-tuned model. Speed on a
-CPU: batch {batch_size}, length {length}, float32, {threads} threads. See [docs/results](docs/results/README.md), and
+HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, 1200 steps from the fine-tuned model. Speed on
+a CPU: batch {batch_size}, length {length}, float32, {threads} threads. See [docs/results](docs/results/README.md), and
 [targets and measurements](docs/results/bars.md).
 
 | strategy | density | accuracy | speed-up | MB on disk (dense {dense_megabytes}) |
