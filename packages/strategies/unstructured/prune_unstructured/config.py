@@ -11,6 +11,7 @@ class UnstructuredConfig(MaskingConfig):
     """Single weights (movement pruning, arXiv:2005.07683), or a pattern of n of every m."""
 
     binarizer: Binarizer = Field("topk", description="How scores become masks.")
+    score_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of the scores.")
     pattern: str | None = Field(
         None, pattern=r"^[1-9]\d*:[1-9]\d*$", description="n:m, such as 2:4: of every m weights of a row n survive."
     )
