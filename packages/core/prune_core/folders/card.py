@@ -221,7 +221,7 @@ def _how(manifest: Mapping[str, Any], model: PreTrainedModel) -> str:
     """By what it was pruned, and on what it was timed."""
     speed, asked = manifest["speedup"], manifest["density"]["asked"]
     machine, setting = speed["machine"], speed["settings"]
-    where = machine["cpu"] + f", {machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
+    where = machine["cpu"] + f", threads: {machine['threads']}" if machine["device"] == "cpu" else machine["device"]
     length = f", {setting['length']} tokens" if model.main_input_name == "input_ids" else ""
     target = "" if asked is None else f" to a density of {asked:.4g}"
     return (
