@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from prune_core.errors import DataError, PluginError, PruneError, RecipeError
-from prune_core.runs.places import absolute
 from prune_core.plugins import Plugins, import_target, load_plugins
 from prune_core.recipe import Recipe, StrategySection, TaskSection, explain
+from prune_core.runs.places import absolute
 from prune_core.strategy import StrategyConfig
 from prune_core.task import TaskConfig
 

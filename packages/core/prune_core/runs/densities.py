@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prune_core.measure import Ratio
+from prune_core.recipe import DepthSection, Recipe
 from prune_core.runs.places import absolute_path
 from prune_core.runs.preparation import Job
-from prune_core.recipe import DepthSection, Recipe
 from prune_core.runs.workspace import Workspace
 
 

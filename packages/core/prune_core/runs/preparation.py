@@ -17,29 +17,29 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
-from prune_core.compaction.alignment import Alignment
 from prune_core.compaction import choose
+from prune_core.compaction.alignment import Alignment
 from prune_core.compaction.layers import origins
 from prune_core.compactor import Compactor
-from prune_core.runs.configuring import plugins_of, strategy_config, task_config
+from prune_core.distillation.lessons import refuse_redrawn
+from prune_core.distillation.teacher import Teacher, for_student
 from prune_core.distributed.agreement import main_first, processes
 from prune_core.embeddings.bits import need_word_embeddings
 from prune_core.errors import ModelError, RecipeError, brief
-from prune_core.distillation.lessons import refuse_redrawn
 from prune_core.folders.loading import structure_of
-from prune_core.measure import pick_device
-from prune_core.runs.places import absolute
-from prune_core.plugins import Plugins, import_target
 from prune_core.folders.portable import needs_of, refuse_unportable
 from prune_core.folders.pretrained import read_config
-from prune_core.rewriting.quantization import need_linears, need_torchao
-from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
 from prune_core.folders.sentence_transformers import companions
+from prune_core.measure import pick_device
+from prune_core.plugins import Plugins, import_target
+from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
+from prune_core.rewriting.quantization import need_linears, need_torchao
 from prune_core.rewriting.simplify import NoNorms, Relu, Simplified
+from prune_core.runs.configuring import plugins_of, strategy_config, task_config
+from prune_core.runs.places import absolute
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure, model_type
 from prune_core.task import Task
-from prune_core.distillation.teacher import Teacher, for_student
 from prune_core.training import check_training, steps_of
 
 if TYPE_CHECKING:

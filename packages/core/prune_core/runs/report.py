@@ -15,10 +15,10 @@ import transformers
 from prune_core.compaction.alignment import Alignment
 from prune_core.compaction.layers import RECORD, origins
 from prune_core.compactor import Compaction
-from prune_core.measure import Comparison
-from prune_core.plugins import Plugins
 from prune_core.embeddings.rounding import Rounding
 from prune_core.folders.card import needs_us
+from prune_core.measure import Comparison
+from prune_core.plugins import Plugins
 from prune_core.verification.verify import Verification
 
 

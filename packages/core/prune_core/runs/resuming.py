@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from prune_core.distributed.processes import is_main
 from prune_core.errors import RunError
 from prune_core.files import write_text
-from prune_core.distributed.processes import is_main
+from prune_core.runs.workspace import trained_by
 from prune_core.training.checkpoints import is_whole
 from prune_core.verification.verify import changed_files
-from prune_core.runs.workspace import trained_by
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from prune_core.runs.preparation import Preparation
     from prune_core.recipe import Recipe
+    from prune_core.runs.preparation import Preparation
     from prune_core.runs.workspace import Workspace
 
 logger = logging.getLogger(__name__)

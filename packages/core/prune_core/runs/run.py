@@ -18,16 +18,23 @@ from transformers import PreTrainedModel
 from prune_core.compaction.alignment import Alignment, align
 from prune_core.compaction.layers import origins
 from prune_core.compactor import Compaction
-from prune_core.runs.configuring import resolved
-from prune_core.runs.densities import lowest, members, report
-from prune_core.distributed.agreement import agreed, check_shared, joined, launched_sharded, main_first, on_main
-from prune_core.files import replacing, write_text
-from prune_core.kit.fill import fill_zeros
 from prune_core.distillation.lessons import kept_lessons
+from prune_core.distillation.teacher import showing_attention
+from prune_core.distributed.agreement import agreed, check_shared, joined, launched_sharded, main_first, on_main
+from prune_core.embeddings.rounding import Rounding, round_measured
+from prune_core.files import replacing, write_text
 from prune_core.folders.card import Measured, carry_card, write_card
 from prune_core.folders.loading import structure_of
+from prune_core.folders.sentence_transformers import companions
+from prune_core.folders.shipping import portably
+from prune_core.kit.fill import fill_zeros
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, fitting, pick_device
+from prune_core.recipe import Recipe, TaskSection, TrainingSection
+from prune_core.rewriting.quantization import int8
+from prune_core.rewriting.quantization import rounding as int8_rounding
+from prune_core.runs.configuring import resolved
+from prune_core.runs.densities import lowest, members, report
 from prune_core.runs.places import absolute_path
 from prune_core.runs.preparation import (
     Job,
@@ -39,16 +46,10 @@ from prune_core.runs.preparation import (
     trained_job,
 )
 from prune_core.runs.progress import progress_bar
-from prune_core.rewriting.quantization import int8
-from prune_core.rewriting.quantization import rounding as int8_rounding
-from prune_core.recipe import Recipe, TaskSection, TrainingSection
 from prune_core.runs.report import Results, provenance
 from prune_core.runs.resuming import finished, keep_beginning, pruned
-from prune_core.embeddings.rounding import Rounding, round_measured
-from prune_core.folders.sentence_transformers import companions
-from prune_core.folders.shipping import portably
+from prune_core.runs.workspace import Workspace, default_output, open_workspace
 from prune_core.strategy import Strategy
-from prune_core.distillation.teacher import showing_attention
 from prune_core.training import (
     PruningTrainer,
     ShardedTrainer,
@@ -60,7 +61,6 @@ from prune_core.training import (
     train,
 )
 from prune_core.verification.verify import Verification, digests, expect, real_batches, save_verified, told, verify
-from prune_core.runs.workspace import Workspace, default_output, open_workspace
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from prune_core.distributed.processes import is_main
 from prune_core.errors import RecipeError, RunError
 from prune_core.files import remove, remove_drafts, write_text
+from prune_core.recipe import Recipe, differences, read_yaml
 from prune_core.runs.locking import LOCK, held
 from prune_core.runs.places import EARLIER, absolute, moved_along, sources
-from prune_core.distributed.processes import is_main
-from prune_core.recipe import Recipe, differences, read_yaml
 
 logger = logging.getLogger(__name__)
 
