@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
 )
 
 from prune_core.exporting.trace import Batch
+from prune_core.logs import at_level
 from prune_core.measure.host import cpu_flags
 
 _X86 = ("x86_64", "amd64")
@@ -56,16 +57,12 @@ def saturates() -> bool:
 
 
 def _quantize(file: Path, output: Path, inputs: Iterator[Batch] | None, options: dict[str, Any]) -> None:
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it warns, through the root logger, of a preprocessing that is done
-    try:
+    with at_level(None, logging.ERROR):  # it warns, through the root logger, of a preprocessing that is done
         if inputs is None:
             quantize_dynamic(file, output, weight_type=QuantType.QInt8, **options)
         else:
             types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
             quantize_static(file, output, _Reader(inputs), quant_format=QuantFormat.QDQ, **types, **options)
-    finally:
-        logging.getLogger().setLevel(level)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # theirs is not typed

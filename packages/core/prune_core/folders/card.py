@@ -18,9 +18,10 @@ from prune_core import __version__
 from prune_core.compaction.layers import origins
 from prune_core.compactor import Compaction
 from prune_core.errors import ModelError, brief
-from prune_core.files import weight_files, write_text
+from prune_core.files import write_text
 from prune_core.folders.portable import MODULE
 from prune_core.folders.sentence_transformers import sentence_folder
+from prune_core.measure.memory import folder_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -245,10 +246,9 @@ def _counts(compaction: Compaction, folder: Path, source: str | Path | None) -> 
 def _bytes(source: str | Path | None) -> str:
     """Bytes of the weights in a folder; a dash for what is none, such as a hub name."""
     try:
-        files = [] if source is None else weight_files(Path(source))
+        return "-" if source is None else f"{folder_size(Path(source)):,}"
     except ModelError:
-        files = []
-    return f"{sum(file.stat().st_size for file in files):,}" if files else "-"
+        return "-"
 
 
 def _dense_text(dense: _Dense) -> Iterator[str]:

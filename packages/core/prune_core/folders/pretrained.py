@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging as transformers_logging
 
 from prune_core.errors import ModelError, brief
+from prune_core.logs import at_level
 
 logger = logging.getLogger(__name__)
 
@@ -193,13 +194,11 @@ def _same_place(one: str, other: str) -> bool:
 @contextmanager
 def _without_report() -> Iterator[None]:
     """Keep transformers' table of new and unused weights, and its bar, off the screen: new heads are expected here."""
-    talker = logging.getLogger("transformers")
-    level, bar = talker.level, transformers_logging.is_progress_bar_enabled()
-    talker.setLevel(logging.ERROR)
+    bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with at_level("transformers", logging.ERROR):
+            yield
     finally:
-        talker.setLevel(level)
         if bar:
             transformers_logging.enable_progress_bar()

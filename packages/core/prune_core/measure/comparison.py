@@ -80,8 +80,9 @@ def compare(
     """Time `model` and `baseline` on the same random batch. Both are left as they are: a model that is elsewhere or of
     another dtype is copied. RecipeError when the length exceeds what a model takes or there is no CUDA device.
     """
-    setting = {"batch_sizes": (section.batch_size,), "lengths": (section.length,), "dtypes": (section.dtype,)}
-    grid = Grid(**setting, rounds=section.rounds)
+    grid = Grid(
+        batch_sizes=(section.batch_size,), lengths=(section.length,), dtypes=(section.dtype,), rounds=section.rounds
+    )
     found = bench({"baseline": baseline, "model": model}, grid, device)
     row, ratio = found.rows[0], found.rows[0].speedups[0]
     return Comparison(

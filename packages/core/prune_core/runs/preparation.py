@@ -30,6 +30,7 @@ from prune_core.folders.loading import structure_of
 from prune_core.folders.portable import needs_of, refuse_unportable
 from prune_core.folders.pretrained import read_config
 from prune_core.folders.sentence_transformers import companions
+from prune_core.logs import at_level
 from prune_core.measure import pick_device
 from prune_core.plugins import Plugins, import_target
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
@@ -138,7 +139,7 @@ def rehearsal(recipe: Recipe) -> Iterator[Preparation]:
     So a mistake is found before a minute is spent on the dense model, or a run is overwritten.
     """
     with tempfile.TemporaryDirectory() as folder:
-        with _quiet("prune_core.runs.demo"):
+        with at_level("prune_core.runs.demo", logging.WARNING):
             recipe = demonstration(recipe, Path(folder), max_steps=1, use_cpu=True)
         yield prepare(recipe)
 
@@ -351,14 +352,3 @@ def _dense_again(field: str, recipe: Recipe) -> RecipeError:
         f"{field}: {recipe.strategy.name} leaves zeros out on disk, further training would make them weights again: "
         f"leave {field} out"
     )
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -82,10 +82,7 @@ class RowsOfBlocks(Form):
                 yield rows
 
     def _derive(self, option: int) -> None:
-        self._parts = []
-        for block in self.weight.detach().split(option):
-            columns = block.any(dim=0).nonzero().flatten()
-            self._parts.append((columns, block[:, columns].contiguous()))
+        self._parts = list(_parts(self.weight, option))
 
     def _sparse(self, flat: Tensor) -> Tensor:
         turned = flat.T.contiguous()
@@ -114,12 +111,11 @@ class StackedRows(RowsOfBlocks):
     _places: Tensor
 
     def _derive(self, option: int) -> None:
-        super()._derive(option)
-        read = torch.tensor([len(columns) for columns, _ in self._parts])
+        parts = list(_parts(self.weight, option))
+        read = torch.tensor([len(columns) for columns, _ in parts])
         order = read.argsort()
-        self._stacks = [_stacked([self._parts[row] for row in rows]) for rows in order.split(self._TOGETHER)]
+        self._stacks = [_stacked([parts[row] for row in rows]) for rows in order.split(self._TOGETHER)]
         self._places = (order.argsort()[:, None] * option + torch.arange(option)).flatten()
-        del self._parts
 
     def _sparse(self, flat: Tensor) -> Tensor:
         turned, tokens = flat.T.contiguous(), len(flat)
@@ -217,6 +213,13 @@ def make_dense(layer: nn.Linear) -> None:
         for name in _DERIVED:
             layer.__dict__.pop(name, None)
         setattr(layer, "__class__", nn.Linear)  # noqa: B010  # the type checker takes no base class for its own
+
+
+def _parts(weight: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For every so many rows the columns that any of them reads, and these columns of the rows."""
+    for block in weight.detach().split(rows):
+        columns = block.any(dim=0).nonzero().flatten()
+        yield columns, block[:, columns].contiguous()
 
 
 def _stacked(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

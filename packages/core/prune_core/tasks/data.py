@@ -4,8 +4,7 @@ import csv
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from datasets import Dataset, Features, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from prune_core.errors import DataError, brief, nearest
+from prune_core.logs import at_level
 from prune_core.recipe import TaskSection
 from prune_core.tasks.articles import is_of_articles, questions
 
@@ -248,7 +248,7 @@ def _local(section: TaskSection, split: str) -> Path | None:
 
 def _read(read: Callable[[], Dataset], source: str, folder: Path | None) -> Table:
     try:
-        with _one_message():
+        with at_level("datasets", logging.CRITICAL):  # it logs what it raises; the error says it already
             rows = read()
     except _FAILURES as error:
         if "corresponds to no data" in str(error):
@@ -263,18 +263,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); save it as UTF-8"
     return brief(error)
-
-
-@contextmanager
-def _one_message() -> Iterator[None]:
-    """datasets logs what it raises; the error says it already."""
-    talker = logging.getLogger("datasets")
-    level = talker.level
-    talker.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        talker.setLevel(level)
 
 
 def _root(error: Exception) -> Exception:
