@@ -11,7 +11,7 @@ from typing import Any
 START, END = "<!-- results: docs/results/sst2.json -->\n", "<!-- end of results -->"
 HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, 1200 steps from the fine-tuned model. Speed on
 a CPU: batch {batch_size}, length {length}, float32, {threads} threads. See [docs/results](docs/results/README.md), and
-[targets and measurements](docs/results/bars.md).
+[targets and measurements](docs/results/bars.md). Trained before unstructured's scores got a lower learning rate.
 
 | strategy | density | accuracy | speed-up | MB on disk (dense {dense_megabytes}) |
 |---|---|---|---|---|
