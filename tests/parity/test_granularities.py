@@ -115,6 +115,17 @@ def test_strides_do_not_matter(kind, data):
 
 @each_kind
 @given(st.data())
+def test_collect_is_the_gradient_of_a_mask(kind, data):
+    text, shape = data.draw(covered(kind))
+    granularity = parse_granularity(text)
+    weight, upstream = torch.from_numpy(numbers(data, *shape)), torch.from_numpy(numbers(data, *shape))
+    mask = torch.from_numpy(data.draw(values_of(granularity.score_shape(shape)))).requires_grad_()
+    granularity.apply(weight, mask).backward(upstream)
+    np.testing.assert_allclose(granularity.collect(weight * upstream, mask.detach()), mask.grad, **ROUNDING)
+
+
+@each_kind
+@given(st.data())
 def test_masked_layer_and_movement(kind, data):
     """y = x (W * M)^T + b * (rows of M); dL/dW = dL/dW' * M; dL/dS = sum of dL/dW' * W.
 

@@ -32,9 +32,12 @@ class Granularity(ABC):
 
     @abstractmethod
     def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
-        """`weight` times the expanded mask; the gradient of a mask entry sums over the weights that share it.
+        """`weight` times the expanded mask. `times` multiplies values by a mask that is broadcast, in place or not."""
 
-        `times` multiplies values by a mask that is broadcast.
+    @abstractmethod
+    def collect(self, values: Tensor, mask: Tensor) -> Tensor:
+        """`values`, one of each weight, summed over the weights that share a mask entry: the gradient of `mask` in
+        `apply`, where `values` are weights times the gradient of the product.
         """
 
     @abstractmethod
@@ -91,6 +94,10 @@ class Block(Granularity):
         rows, columns = mask.shape
         lines = mask[:, None, :, None].expand(rows, 1, columns, self.width).reshape(rows, 1, -1)
         return times(weight.view(rows, self.height, -1), lines).view(weight.shape)  # whole rows: products of long runs
+
+    def collect(self, values: Tensor, mask: Tensor) -> Tensor:
+        rows, columns = mask.shape
+        return values.view(rows, self.height, -1).sum(dim=1).view(rows, columns, self.width).sum(dim=2)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         return mask.repeat_interleave(self.height, dim=0).repeat_interleave(self.width, dim=1)
@@ -149,6 +156,9 @@ class _Sliced(Granularity):
     def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
         lines = self.spread(mask)
         return times(weight, lines[:, None] if self.axis == "rows" else lines)
+
+    def collect(self, values: Tensor, mask: Tensor) -> Tensor:
+        return self.gather(values.sum(dim=1 if self.axis == "rows" else 0)).sum(dim=1)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         lines = self.spread(mask)
@@ -213,6 +223,9 @@ class _Elementwise(Granularity):
     def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
         return times(weight, mask)
 
+    def collect(self, values: Tensor, mask: Tensor) -> Tensor:
+        return values
+
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         return mask
 
@@ -273,6 +286,10 @@ class RowsColumns(Granularity):
     def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
         rows, columns = torch.split(mask, list(weight.shape))
         return times(times(weight, rows[:, None]), columns[None, :])
+
+    def collect(self, values: Tensor, mask: Tensor) -> Tensor:
+        rows, columns = torch.split(mask, list(values.shape))
+        return torch.cat([values @ columns, rows @ values])
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         rows, columns = mask.split([weight[0], weight[1]])

@@ -82,7 +82,7 @@ def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
     if bias is not None and masking.bias and empties_outputs(granularity, layer):
         outputs = granularity.rows if output_axis(layer) == "rows" else granularity.columns
         bias = bias * (outputs(mask.detach(), shape) > 0)
-    return granularity.apply(layer.weight, mask, _product), bias
+    return _Product.apply(layer.weight, mask, granularity), bias  # type: ignore[no-untyped-call]
 
 
 def _narrowed(layer: MaskedLinear | MaskedConv1D, lines: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -105,27 +105,25 @@ def counts_at_once(weight: Tensor) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """Weights times a mask that is broadcast.
+    """Weights times a mask of a granularity: one step of the graph, however it is broadcast.
 
     Nothing but the layer's matrix product reads it, so its gradient is nobody else's: it becomes that of the weights in
     place, and a step writes one matrix less.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, granularity: Granularity) -> Tensor:
+        ctx.granularity = granularity
         ctx.save_for_backward(weight, mask)
-        return weight * mask
+        return granularity.apply(weight, mask)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         weight, mask = ctx.saved_tensors
-        moved = (gradients[0] * weight).sum_to_size(mask.shape) if ctx.needs_input_grad[1] else None
-        return gradients[0].mul_(mask), moved
-
-
-def _product(weight: Tensor, mask: Tensor) -> Tensor:
-    return _Product.apply(weight, mask)  # type: ignore[no-any-return, no-untyped-call]
+        gradient, granularity = gradients[0].contiguous(), ctx.granularity
+        moved = granularity.collect(gradient * weight, mask) if ctx.needs_input_grad[1] else None
+        return granularity.apply(gradient, mask, Tensor.mul_), moved, None
 
 
 class _Open(torch.autograd.Function):

@@ -354,12 +354,11 @@ class MaskingStrategy(Strategy):
     def _pressure(self) -> Tensor:
         """Of each pool, on the share of its weights under masks that is open, by the weights of the parts."""
         count = binarizers.open_probability if self._gated else penalties.open_count
-        zero = pressure = self._groups[0].scores.new_zeros(())
+        pressure = self._groups[0].scores.new_zeros(())
         for pool, press in self._pressed_pools():
-            costs = [self._cost(group) for group in pool.groups]
-            whole = sum(cost * group.scores.numel() for cost, group in zip(costs, pool.groups, strict=True))
-            shares = (cost / whole * count(g.bounded).sum() for cost, g in zip(costs, pool.groups, strict=True))
-            pressure = pressure + press(sum(shares, zero)) if whole else pressure
+            if whole := sum(self._cost(group) * group.scores.numel() for group in pool.groups):
+                spent = penalties.spent(((self._cost(group), group.bounded) for group in pool.groups), count)
+                pressure = pressure + press(spent / whole)
         return pressure
 
     def _cost(self, group: ScoreGroup) -> float:

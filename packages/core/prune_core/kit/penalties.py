@@ -1,5 +1,7 @@
 """Costs on scores: L1 and L0 for an explicit weight, a Lagrangian for a target density."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,14 @@ def open_count(scores: Tensor) -> Tensor:
     """1 where scores > 0, with the gradient of sigmoid(scores): a count that can be pressed on."""
     soft = torch.sigmoid(scores)
     return (scores > 0).to(scores.dtype) + soft - soft.detach()
+
+
+def spent(groups: Iterable[tuple[float, Tensor]], count: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is open costs: of (cost of one score, scores), counted by `count`. Scores of one cost are counted at once."""
+    scores: dict[float, list[Tensor]] = {}
+    for cost, values in groups:
+        scores.setdefault(cost, []).append(values.flatten())
+    return torch.stack([cost * count(torch.cat(same)).sum() for cost, same in scores.items()]).sum()
 
 
 class Lagrangian(nn.Module):
