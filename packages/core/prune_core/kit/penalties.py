@@ -25,7 +25,7 @@ def open_count(scores: Tensor) -> Tensor:
 
 
 def spent(groups: Iterable[tuple[float, Tensor]], count: Callable[[Tensor], Tensor]) -> Tensor:
-    """What is open costs: of (cost of one score, scores), counted by `count`. Scores of one cost are counted at once."""
+    """What is open costs, of (cost of one score, scores) by `count`. Scores of one cost are counted at once."""
     scores: dict[float, list[Tensor]] = {}
     for cost, values in groups:
         scores.setdefault(cost, []).append(values.flatten())
