@@ -45,8 +45,10 @@ def find_processor(model: str | Path) -> Any:
     """
     errors: dict[str, Exception] = {}
     found = next(_loadable(model, errors), None)
+    if not (left := _left_by(found)):
+        return found
     folder = Path(model) if Path(model).is_dir() else Path(snapshot_download(str(model), allow_patterns=[*_ALL]))
-    unread = [name for name, patterns in _left_by(found).items() if any(_matching(folder, patterns))]
+    unread = [name for name, patterns in left.items() if any(_matching(folder, patterns))]
     if not unread:
         return found
     error = errors.get("Tokenizer" if "tokenizer" in unread else "Processor")

@@ -45,7 +45,7 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
     So it takes the memory of the embeddings, the head and one layer, not that of another model. Layers are what lies in
     a ModuleList.
     """
-    layers = {layer: _halves(layer) for layer in _layers(model)}
+    layers = {layer: tensors for layer in _layers(model) if (tensors := _halves(layer))}
     inside = {id(tensor) for tensors in layers.values() for tensor in tensors}
     with ExitStack() as stack:
         around = _Widening([tensor for tensor in _halves(model) if id(tensor) not in inside])

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -93,6 +94,7 @@ def _blas() -> str | None:
     return found and found[1]
 
 
+@cache
 def _driver() -> str | None:
     """The version of NVIDIA's driver."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
