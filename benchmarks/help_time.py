@@ -1,4 +1,4 @@
-"""How long `prune --help` takes against a bare typer app with the same eight verbs.
+"""How long `prune --help` takes against a bare typer app with as many verbs.
 
     python benchmarks/help_time.py [--rounds 25] [--output docs/results/help_time.json]
 
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from report import figure, report
 
+from prune_cli.verbs import app
 from prune_core.measure import paired_ratio
 
-VERBS = ("run", "compact", "verify", "evaluate", "bench", "inspect", "strategies", "plugins")
 BARE = "import typer\n\napp = typer.Typer()\n\n{commands}\napp()\n"
 COMMAND = '@app.command("{verb}")\ndef {verb}_() -> None:\n    """What {verb} does, in one line."""\n\n'
 
@@ -38,7 +38,7 @@ def measure(rounds: int) -> dict[str, object]:
         pairs = [_pair(commands, first=index % 2) for index in range(rounds + 1)][1:]
     seconds = {name: [pair[name] for pair in pairs] for name in commands}
     return {
-        "what": "prune --help against a bare typer app with the same verbs",
+        "what": "prune --help against a bare typer app with as many verbs",
         "rounds": rounds,
         "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
         **figure("ratio", paired_ratio(seconds["prune"], seconds["bare"])),
@@ -55,7 +55,8 @@ def _prune() -> list[str]:
 
 def _bare(folder: Path) -> list[str]:
     script = folder / "bare.py"
-    script.write_text(BARE.format(commands="".join(COMMAND.format(verb=verb) for verb in VERBS)), encoding="utf-8")
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    script.write_text(BARE.format(commands="".join(COMMAND.format(verb=verb) for verb in verbs)), encoding="utf-8")
     return [sys.executable, str(script), "--help"]
 
 

@@ -98,6 +98,11 @@ def watched(*command: str) -> dict[str, float]:
     }
 
 
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
@@ -107,8 +112,7 @@ def main() -> None:
     given = parser.parse_args()
     dense, masks, compact = (given.work / name for name in ("dense", "masks.safetensors", "compact"))
     config = LlamaConfig(num_hidden_layers=given.layers, intermediate_size=11008, hidden_size=4096)
-    for left in (dense, compact):  # by a run that was interrupted
-        shutil.rmtree(left, ignore_errors=True)
+    _remove(dense, compact)  # an interrupted run left them
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     torch.manual_seed(0)
@@ -123,7 +127,8 @@ def main() -> None:
         "compact_gb": round(sum(file.stat().st_size for file in compact.glob("*.safetensors")) / GB, 2),
         "reload": watched(sys.executable, "-c", RELOAD, str(compact)),
     }
-    shutil.rmtree(given.work)
+    _remove(dense, compact)
+    masks.unlink()
     report(found, given.output)
 
 

@@ -1,8 +1,8 @@
 """Dense models with random weights, and the same with about half of the heads and a third of the neurons left.
 
-    python benchmarks/random_models.py FOLDER [--tiny]    # FOLDER/bert and FOLDER/llama, each with dense and pruned
+    python benchmarks/random_models.py WORK/bert [--tiny]     # or WORK/llama: two folders in it, dense and pruned
 
-A BERT-base and a LLaMA of a billion parameters in bfloat16, for what is measured of folders; --tiny: of two layers and
+A BERT-base, or a LLaMA of a billion parameters in bfloat16, for what is measured of folders; --tiny: of two layers and
 64 features, to try it.
 """
 
@@ -40,14 +40,15 @@ def half(model: PreTrainedModel) -> Compaction:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="its name says which model")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
-    for name, make in MODELS.items():
-        torch.manual_seed(0)
-        model = make(TINY if given.tiny else {})
-        model.save_pretrained(given.folder / name / "dense")
-        save_compact(half(model), given.folder / name / "pruned")
+    if given.folder.name not in MODELS:
+        parser.error(f"{given.folder} is called none of {', '.join(MODELS)}")
+    torch.manual_seed(0)
+    model = MODELS[given.folder.name](TINY if given.tiny else {})
+    model.save_pretrained(given.folder / "dense")
+    save_compact(half(model), given.folder / "pruned")
 
 
 if __name__ == "__main__":

@@ -49,14 +49,15 @@ CUDA = {
         f"{NETWORKS}/published_networks.json --batch-sizes 1 --lengths 128 {DTYPES} --runtimes torch,cuda-graphs",
         TINY,
     ),
-    "step_overhead_cuda": ("step_overhead.py", "--quick --rounds 2 --lengths 24"),
+    "step_overhead_cuda": ("step_overhead.py --random", "--quick --rounds 2 --lengths 24"),
     "sparse_forms_cuda": ("sparse_forms.py", "--rounds 2 --layers 1"),
     "alignment_cuda": ("alignment.py", "--rounds 3 --layers 1"),
     "reload_cuda": ("reload.py", "--rounds 2 --layers 1"),
     "runtimes_cuda": (
-        f"prune bench {BERT} --batch-sizes 32,1 --dtypes float32,bfloat16 --runtimes torch,cuda-graphs,sparse,compile",
+        f"prune bench {BERT} --batch-sizes 32,1 --dtypes float32,bfloat16 --runtimes torch,cuda-graphs",
         TINY,
     ),
+    "compile_cuda": (f"prune bench {BERT} --batch-sizes 32,1 --dtypes bfloat16 --runtimes torch,compile", TINY),
     "decode_cuda": (f"prune bench {LLAMA} --dtypes bfloat16 --batch-sizes 8,1 --new-tokens 32", TINY),
     "explain_cuda": (f"prune explain {BERT} --dtype bfloat16 --batch-size 32", "--length 8 --rounds 3"),
     "explain_cuda_one": (f"prune explain {BERT} --dtype bfloat16 --batch-size 1", "--length 8 --rounds 3"),
@@ -70,9 +71,7 @@ ANYWHERE = ("help_time", "first_step", "compaction", "large_model", "embedding_b
 def command(name: str, device: str, quick: bool, work: Path) -> list[str]:
     """The words of a measurement: a script of this folder, or prune."""
     first, *words = shlex.split(" ".join(LISTS[device][name] if quick else LISTS[device][name][:1]))
-    program = (
-        [str(Path(sys.executable).with_name("prune"))] if first == "prune" else [sys.executable, str(HERE / first)]
-    )
+    program = [sys.executable, *(("-m", "prune_cli") if first == "prune" else (str(HERE / first),))]
     words = [word.format(here=HERE, work=work) for word in words]
     return [*program, *words, *([] if name in ANYWHERE else ["--device", device])]
 
@@ -108,18 +107,18 @@ def main() -> None:
         print(shlex.join(words), flush=True)
         try:
             if "--baseline" in words:
-                _make_models(work, given.quick)
+                _make_model(Path(words[words.index("--baseline") + 1]).parent, given.quick)
             measure(words, results / f"{name}.json")
-        except (subprocess.CalledProcessError, ValueError) as error:
+        except (subprocess.CalledProcessError, OSError, ValueError) as error:
             failed.append(f"{name}: {error}")
     if failed:
         sys.exit("\n".join(["not measured:", *failed]))
 
 
-def _make_models(work: Path, tiny: bool) -> None:
-    """The models of random_models.py, unless they are there."""
-    if not (work / "llama" / "pruned").is_dir():  # the last that is written
-        subprocess.run([sys.executable, str(HERE / "random_models.py"), str(work), *["--tiny"] * tiny], check=True)
+def _make_model(folder: Path, tiny: bool) -> None:
+    """The models of random_models.py of that name, unless they are there."""
+    if not (folder / "pruned").is_dir():  # the last that is written
+        subprocess.run([sys.executable, str(HERE / "random_models.py"), str(folder), *["--tiny"] * tiny], check=True)
 
 
 if __name__ == "__main__":

@@ -63,21 +63,24 @@ def command(row: Row, work: Path) -> list[str]:
 
 
 def run(work: Path, jobs: int) -> None:
-    """Train every row that is missing, `jobs` at a time, each on its share of the cores."""
+    """Train every row that is missing, `jobs` at a time, each on its share of the cores; say which fail."""
     threads = str(max((os.cpu_count() or 1) // jobs, 1))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
 
-    def train(row: Row) -> None:
+    def train(row: Row) -> bool:
         folder = work / "runs" / row.name
         if (folder / "manifest.json").is_file():
-            return
+            return True
         resume = ["--resume"] if folder.is_dir() else []
         with (work / f"{row.name}.log").open("a") as log:
             print(row.name, flush=True)
-            subprocess.run([*command(row, work), *resume], stdout=log, stderr=log, check=False, env=environment)
+            done = subprocess.run([*command(row, work), *resume], stdout=log, stderr=log, check=False, env=environment)
+        return done.returncode == 0
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(train, ROWS))
+        failed = [row.name for row, done in zip(ROWS, pool.map(train, ROWS), strict=True) if not done]
+    if failed:
+        sys.exit(f"not trained: {', '.join(failed)}; {work}/NAME.log says why")
 
 
 def figures(row: Row, work: Path) -> dict[str, object] | None:

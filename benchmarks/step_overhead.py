@@ -1,10 +1,12 @@
 """What a fine-pruning step costs over the dense step: MiniLM, batch 32, no teacher, topk included, against the bars.
 
-    python benchmarks/step_overhead.py [--lengths 64 24] [--rounds 20] [--quick] [--device cuda] [--output FILE]
+    python benchmarks/step_overhead.py [--lengths 64 24] [--rounds 20] [--quick] [--random] [--device cuda]
+        [--output FILE]
 
 Each case runs beside the dense step in one process, interleaved; the figure is the median of the ratios of the rounds.
 Each strategy stands in the moving part of its schedule, where its masks are recomputed at every step; the two rows
 "masks final" in the rest, where a density of 0.35 has been reached. On a CPU neurons that are closed are not computed.
+--random: MiniLM's sizes with random weights, where MiniLM is not installed; its masks close as many neurons.
 All of it takes some ten minutes on two cores; --quick, with five rounds of the strategies' own binarizers, two.
 """
 
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 from minilm import minilm
 from report import figure, report
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from prune_core import Pruning
 from prune_core.measure import paired_ratio, time_calls
@@ -34,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "hybrid, masks final": ("hybrid", {}),
 }
 STEPS, MOVING = 1000, 200
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 QUICK = ("structured", "hybrid", "block", "unstructured topk")
 BARS = {64: {"structured": 1.03, "hybrid": 1.03, "block": 1.06, "unstructured": 1.06}}
 BARS[24] = {"structured": 1.06, "hybrid": 1.06, "block": 1.12, "unstructured": 1.12}
@@ -82,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 24])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--random", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -89,7 +93,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    base = AutoModelForSequenceClassification.from_pretrained(minilm(), dtype="float32", num_labels=2)
+    base = (
+        BertForSequenceClassification(BertConfig(**MINILM))
+        if arguments.random
+        else AutoModelForSequenceClassification.from_pretrained(minilm(), dtype="float32", num_labels=2)
+    )
     rounds = min(arguments.rounds, 5) if arguments.quick else arguments.rounds
     found: dict[int, dict[str, object]] = {}
     for length in arguments.lengths:

@@ -102,3 +102,11 @@ def test_gradients_astray_stop_before_they_reach_the_weights(tmp_path: Path):
     assert message.startswith("the norm of the gradients is nan at step 3: lower training.learning_rate (now ")
     assert saved(tmp_path) == ["checkpoint-1", "checkpoint-2"]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_compiling_leaves_the_arithmetic_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """transformers turns TF32 on for all that the process computes: figures in float32 would be none."""
+    monkeypatch.setattr("transformers.training_args.is_torch_tf32_available", lambda: True)
+    before = torch.backends.fp32_precision
+    arguments(TrainingSection(compile=True), tmp_path / "checkpoints", "cpu", text=False)
+    assert torch.backends.fp32_precision == before != "tf32"

@@ -12,11 +12,14 @@ import torch
 from datasets import Dataset
 from torch.optim import AdamW
 
+from prune_core import compact
 from prune_core.distillation.teacher import Teacher
 from prune_core.folders.loading import structure_of
 from prune_core.pruning import Pruning, make_strategy
 from prune_core.recipe import DistillationSection, TrainingSection
 from prune_core.strategy import Context
+from prune_core.structure import Attention
+from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import PruningTrainer, arguments, train
 from tests.core.loops import BINARIZERS, BLOCKS, STRATEGIES
@@ -45,6 +48,8 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x: x.masked_select(x > 0),
         lambda x: torch.equal(x, x),
         lambda x: x.tolist(),
+        lambda x: x[[0, 2]],
+        lambda x: x[None, [0, 2]],
         lambda x: x.masked_fill_(x > 0, 0) if x.unique().numel() else x,
     ],
 )
@@ -179,6 +184,19 @@ def test_a_step_of_a_run_waits_for_nothing(strategy: str, tmp_path: Path):
     assert trainer.state.global_step == 4
     assert waits.found == []
     assert asks.found == ["tolist"] * 4
+
+
+@pytest.mark.parametrize("family", ["t5", "mpnet"])
+def test_heads_that_are_left_find_their_position_biases(family: str):
+    """Their layers get those of all heads of the dense model."""
+    model = tiny_model(family)
+    whole = compact(model, unit_masks(model, lambda unit: [1] if isinstance(unit, Attention) else None)).model
+    batch = {name: value.to(AWAY) for name, value in tiny_inputs(whole).items()}
+    whole.to(AWAY)
+    waits = Waits()
+    with waits:
+        whole(**batch)
+    assert waits.found == []
 
 
 def test_batches_come_to_a_gpu_while_it_computes(tmp_path: Path):

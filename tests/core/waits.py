@@ -73,7 +73,8 @@ class _Calls(TorchFunctionMode):
         self.waits = waits
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in HANDING and args[0].device == self.waits.device and not _in_transformers():
+        hands = func in HANDING or (func is Tensor.__getitem__ and _by_list(args[1]))
+        if hands and args[0].device == self.waits.device and not _in_transformers():
             self.waits.found.append(func.__name__)
         made = func(*args, **(kwargs or {}))
         if func in MAKING and made.device == AWAY and made is not args[0] and not _in_transformers():
@@ -88,6 +89,11 @@ def _in_transformers() -> bool:
         frame = frame.f_back
     caller = frame.f_globals["__name__"]
     return caller.startswith("transformers.") and not caller.startswith("transformers.trainer")
+
+
+def _by_list(index: Any) -> bool:
+    """Whether it selects by a list of numbers, which goes to the device first."""
+    return any(isinstance(one, list) for one in (index if isinstance(index, tuple) else (index,)))
 
 
 def _waits(index: Tensor | None, selected: Tensor) -> bool:

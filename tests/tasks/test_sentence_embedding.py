@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Module, No
 from torch import nn
 from transformers import BertConfig, EvalPrediction, T5Config
 
+from prune_core.distillation.lessons import refuse_redrawn
 from prune_core.errors import DataError, ModelError, RecipeError
 from prune_core.kit.distillation import vector_loss
 from prune_core.tasks.config import SentenceEmbeddingConfig
@@ -182,6 +183,10 @@ class TestLearning:
             outputs = found.forward(found.load_model(model).eval(), batch)
             assert float(found.loss(outputs, batch).detach()) == pytest.approx(float(reference.detach()), abs=1e-6)
             assert not found.needs_teacher
+
+    def test_a_teacher_of_pairs_may_be_remembered(self, folder, task):
+        found = task(folder(), PAIRS, supervised=True)
+        refuse_redrawn(found, found.train())
 
     def test_a_batch_of_pairs_holds_the_texts_of_one_side_by_side(self, folder, task):
         found = task(folder())

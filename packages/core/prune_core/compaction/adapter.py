@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prune_core.compaction.stubs import NoAttention
 from prune_core.plugins import import_target
@@ -44,6 +45,15 @@ def adapter_of(unit: Attention) -> type[Adapter]:
     """The adapter that the unit's layout names."""
     found: type[Adapter] = import_target(unit.adapter) if unit.adapter else Adapter
     return found
+
+
+def of_heads(values: Tensor, kept: Sequence[int]) -> Tensor:
+    """Of values [batch, heads of the dense model, ...] those of the heads `kept`, which rise. By slices: to select by
+    a list of numbers, a GPU would wait for them at each call.
+    """
+    starts = [head for head in kept if head - 1 not in kept]
+    ends = [head + 1 for head in kept if head + 1 not in kept]
+    return torch.cat([values[:, start:end] for start, end in zip(starts, ends, strict=True)], dim=1)
 
 
 def numbers(core: nn.Module, kept: Sequence[int]) -> list[int]:

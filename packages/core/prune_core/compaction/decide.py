@@ -48,8 +48,8 @@ def _decided(model: nn.Module, unit: Unit, masks: MaskSet) -> tuple[Tensor, Tens
 
 def _attention(model: nn.Module, unit: Attention, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
     """Per key/value head: no output column left; no value row left; what its columns then read, [heads, width]."""
-    silent = ~_alive(model, unit, Role.ATTENTION_OUTPUT, masks)
-    constant = ~_alive(model, unit, Role.VALUE, masks)
+    silent = ~_alive(unit, Role.ATTENTION_OUTPUT, masks)
+    constant = ~_alive(unit, Role.VALUE, masks)
     if unit.value_bias:
         bias = _vector(model, unit.value_bias, masks).view(-1, unit.head_size)
     else:
@@ -59,18 +59,18 @@ def _attention(model: nn.Module, unit: Attention, masks: MaskSet) -> tuple[Tenso
 
 def _ffn(model: nn.Module, unit: FeedForward, masks: MaskSet) -> tuple[Tensor, Tensor, Tensor]:
     """Per neuron: no down column left; constant whatever comes in; that constant, [neurons, 1]."""
-    silent = ~_alive(model, unit, Role.FFN_DOWN, masks)
+    silent = ~_alive(unit, Role.FFN_DOWN, masks)
     activation = reduce(getattr, unit.activation.split("."), model)
-    up, up_bias = _alive(model, unit, Role.FFN_UP, masks), _bias(model, unit, Role.FFN_UP, masks)
+    up, up_bias = _alive(unit, Role.FFN_UP, masks), _bias(model, unit, Role.FFN_UP, masks)
     if unit.gate is None:
         return silent, ~up, activation(up_bias)
-    gate = _alive(model, unit, Role.FFN_GATE, masks)
+    gate = _alive(unit, Role.FFN_GATE, masks)
     gate_value = activation(_bias(model, unit, Role.FFN_GATE, masks))
     nothing = (~gate & (gate_value == 0).flatten()) | (~up & (up_bias == 0).flatten())
     return silent, (~gate & ~up) | nothing, gate_value * up_bias
 
 
-def _alive(model: nn.Module, unit: Unit, role: Role, masks: MaskSet) -> Tensor:
+def _alive(unit: Unit, role: Role, masks: MaskSet) -> Tensor:
     """Whether a weight of this role is left of each head or neuron."""
     name, part = unit.place(role)
     mask, whole = masks.get(f"{name}.weight"), unit.slice_of(name)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
-from prune_core.compaction.adapter import Adapter, numbers
+from prune_core.compaction.adapter import Adapter, numbers, of_heads
 
 
 class FewerHeads(MPNetSelfAttention):
@@ -24,7 +24,7 @@ class FewerHeads(MPNetSelfAttention):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, ...]:
-        own = None if position_bias is None else position_bias[:, self.kept]
+        own = None if position_bias is None else of_heads(position_bias, self.kept)
         forward: Callable[..., tuple[Tensor, ...]] = super().forward
         return forward(hidden_states, attention_mask, own, output_attentions, **kwargs)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from prune_core.compaction.adapter import Adapter, numbers
+from prune_core.compaction.adapter import Adapter, numbers, of_heads
 from prune_core.compaction.cutting import select
 from prune_core.compaction.stubs import NoAttention, remember_length
 
@@ -38,7 +38,7 @@ class FewerHeads(T5Attention):
         whole, own = None, None
         if key_value_states is None:
             whole = _whole_bias(self, hidden_states, past_key_values) if position_bias is None else position_bias
-            own = whole[:, self.kept]
+            own = of_heads(whole, self.kept)
         answer = super().forward(hidden_states, mask, key_value_states, own, past_key_values, **kwargs)
         return answer[0], whole, answer[2]
 

@@ -47,12 +47,17 @@ def refuse_redrawn(task: Task, features: Dataset) -> None:
     """
     rows = [features[index] for index in range(min(8, len(features)))]
     one, other = task.collate(rows), task.collate(rows[::-1])
-    changed = [name for name in one if not torch.equal(one[name], other[name].flip(0))]
+    changed = [name for name in one if not torch.equal(one[name], _reversed(other[name], len(rows)))]
     if changed:
         raise RecipeError(
             f"distillation.cache: {task.section.name} draws {', '.join(changed)} anew at each pass, so the teacher has "
             "to be asked each time; leave cache out"
         )
+
+
+def _reversed(values: Tensor, examples: int) -> Tensor:
+    """Of a batch with as many rows each for so many examples, the last example first."""
+    return values.reshape(examples, -1, *values.shape[1:]).flip(0).flatten(0, 1)
 
 
 class Lessons:

@@ -85,7 +85,8 @@ class LanguageModelingConfig(TextConfig):
     max_length: int = Field(512, ge=4, description="Tokens of a block, or at which a text is cut.")
     blocks: bool = Field(True, description="Join texts and cut them into blocks; false: one example a text.")
     separator: str | None = Field(
-        None, description="Put behind each text; by default the tokenizer's end of text where texts are joined."
+        None,
+        description="Put behind each text; by default its tokenizer's end of text, of masked-lm where they are joined.",
     )
 
 

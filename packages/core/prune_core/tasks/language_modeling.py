@@ -150,11 +150,8 @@ class MaskedLanguageModeling(LanguageModeling):
     def frame(self) -> tuple[str, list[int], list[int]]:
         return _end_of_text(self.processor) if self.section.blocks else "", *_affixes(self.processor)
 
-    def validation(self) -> Dataset:
-        return _numbered(super().validation())
-
-    def further_validation(self) -> dict[str, Dataset]:
-        return {name: _numbered(features) for name, features in super().further_validation().items()}
+    def judged(self, name: str, features: Dataset) -> Dataset:
+        return features.add_column("row", list(range(len(features))))
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = super().collate(features)
@@ -205,10 +202,6 @@ def _affixes(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def _end_of_text(tokenizer: Any) -> str:
     return tokenizer.eos_token or tokenizer.sep_token or ""
-
-
-def _numbered(features: Dataset) -> Dataset:
-    return features.add_column("row", list(range(len(features))))
 
 
 def _texts_alone(table: Table, column: str) -> Table:

@@ -98,13 +98,7 @@ class SequenceToSequence(TabularTask):
         }
         return tokenized(table, _tokenize, **options)
 
-    def validation(self) -> Dataset:
-        return self._numbered("", super().validation())
-
-    def further_validation(self) -> dict[str, Dataset]:
-        return {name: self._numbered(name, features) for name, features in super().further_validation().items()}
-
-    def _numbered(self, name: str, features: Dataset) -> Dataset:
+    def judged(self, name: str, features: Dataset) -> Dataset:
         return features.add_column("row", list(self._rows[name]))
 
     def prefix(self) -> str:

@@ -78,18 +78,25 @@ class TabularTask(Task):
     def _has_head(self, config: PreTrainedConfig) -> bool:
         return any(name.endswith(self.head) for name in config.architectures or [])
 
+    def judged(self, name: str, features: Dataset) -> Dataset:
+        """Validation features with what figures need beside them; `name` is that of a further set, or empty."""
+        return features
+
     def train(self) -> Dataset:
-        return self._features_of("train", self._need(self._train, "training", "--train-file"))
+        if "train" not in self._made:
+            self._made["train"] = self.features(self._need(self._train, "training", "--train-file"))
+        return self._made["train"]
 
     def validation(self) -> Dataset:
-        return self._features_of("validation", self._need(self._validation, "validation", "--validation-file"))
+        return self._validated("", self._need(self._validation, "validation", "--validation-file"))
 
     def further_validation(self) -> dict[str, Dataset]:
-        return {name: self._features_of(f"further {name}", table) for name, table in self._further.items()}
+        return {name: self._validated(name, table) for name, table in self._further.items()}
 
-    def _features_of(self, part: str, table: Table) -> Dataset:
+    def _validated(self, name: str, table: Table) -> Dataset:
+        part = f"validation {name}"
         if part not in self._made:
-            self._made[part] = self.features(table)
+            self._made[part] = self.judged(name, self.features(table))
         return self._made[part]
 
     def _need(self, table: Table | None, kind: str, flag: str) -> Table:

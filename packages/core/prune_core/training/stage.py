@@ -36,7 +36,7 @@ def train(trainer: PruningTrainer, log: Path, stage: str) -> None:
         checkpoints.forget(log, stage, state.global_step if state else 0)
     wait()
     if last and state:
-        _check_processes(last, trainer)
+        _check_processes(last)
     if last and state and trainer.judge.is_over(state):  # the Trainer would do one step more
         trainer.restore(last)
     else:
@@ -74,7 +74,7 @@ def _whole(best: Path) -> Path:
     return best
 
 
-def _check_processes(checkpoint: Path, trainer: PruningTrainer) -> None:
+def _check_processes(checkpoint: Path) -> None:
     """TrainingError where other processes than now have made a checkpoint: steps and data would be others."""
     made = len(list(checkpoint.glob("rng_state*.pth")))
     if made != processes():
