@@ -228,3 +228,13 @@ def test_a_step_waits_for_nothing_on_a_gpu(strategy: str, binarizer: str | None)
             optimizer.step()
             optimizer.zero_grad()
             pruning.step()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_of_a_run_waits_for_nothing_on_a_gpu(strategy: str, tmp_path: Path):
+    """With the Trainer, its batches, and a teacher; it asks whether its losses are numbers behind `training_step`."""
+    trainer: Any = of_a_run(tmp_path, strategy, "cuda")
+    trainer.training_step = _refusing_to_wait()(trainer.training_step)
+    train(trainer, tmp_path / "metrics.jsonl", "prune")
+    assert trainer.state.global_step == 4
