@@ -121,6 +121,16 @@ class TestAnotherRecipe:
             run(recipe(own, compactor="uniform"), resume=True)
         assert "has ended, so this changes nothing: compactor (auto before, uniform now)" in caplog.text
 
+    def test_another_compactor_until_the_compact_model_is_trained(self, recipe, finished, tmp_path):
+        own = Path(shutil.copytree(finished("bert", "hybrid")[0], tmp_path / "copy"))
+        (own / "manifest.json").unlink()
+        uniform = recipe(own, strategy="hybrid", compactor="uniform")
+        (own / "recipe.yaml").write_text(uniform.dump())  # not even an edited one makes it fit
+        with pytest.raises(RunError, match=r"another recipe, compactor \(auto before, uniform now\): set that back"):
+            run(uniform, resume=True)
+        shutil.rmtree(own / "checkpoints" / "fill")
+        assert run(uniform, resume=True)["needs_prune_core"] is False
+
     def test_a_damaged_note_of_the_beginning(self, own, recipe):
         truncate(own / "checkpoints" / "begun.json")
         with pytest.raises(RunError, match=r"begun\.json is damaged: .*; remove it and resume"):

@@ -20,10 +20,12 @@ from prune_core.runs.places import EARLIER, absolute, moved_along, sources
 
 logger = logging.getLogger(__name__)
 
-_UNTRAINED = ("output", "device", "measure", "compactor", "embedding_bits", "plugins")
+_UNTRAINED = ("output", "device", "measure", "embedding_bits", "plugins")
 """Nothing that is trained depends on these fields of a recipe."""
+_FURTHER = ("fill", "quantize")
+"""Trainings of the compact model: their checkpoints have the sizes that the compactor made."""
 _LATE = ("compactor", "embedding_bits", "measure")
-"""Of those, what the results of a run depend on."""
+"""What the results of a run depend on, and its masks do not."""
 _REPORTED = ("output", "summary", "filled")
 """Without these a manifest is none."""
 
@@ -98,6 +100,11 @@ class Workspace:
     def members(self) -> list[Path]:
         """Folders of the runs that a run through several densities consists of."""
         return [path for path in sorted(self.folder.glob("density-*")) if Workspace(path).is_run()]
+
+    def has_trained_compact(self) -> bool:
+        """Whether a training of the compact model has left a checkpoint, here or at one of several densities."""
+        folders = [self, *map(Workspace, self.members())]
+        return any(any(one.checkpoints.glob(f"{stage}/checkpoint-*")) for one in folders for stage in _FURTHER)
 
     def read_manifest(self) -> dict[str, Any]:
         """What the run reported, its output being where it is now; RunError when it has not ended, or is damaged."""
@@ -233,6 +240,7 @@ def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
     begun = before | workspace.read_begun().get("recipe", {})
     begun |= {"strategy": before["strategy"] | begun["strategy"]}
     ignored = {*_UNTRAINED, *(("model", "task") if recipe.model is None else ())}  # the demonstration makes those
+    ignored |= set() if workspace.has_trained_compact() else {"compactor"}
     compared = [name for name in now if name not in ignored]
     changed = differences(_only(begun, compared), _only(now, compared))
     if changed:
