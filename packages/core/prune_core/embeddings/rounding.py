@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prune_core.embeddings.bits import form, round_embeddings, word_embeddings
-from prune_core.verification.verify import largest_difference, outputs
+from prune_core.verification.verify import largest_difference, outputs, without_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,14 +64,8 @@ def round_measured(model: PreTrainedModel, bits: int, batches: Sequence[Mapping[
 
 
 def _of_tokens(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
-    """All outputs but those of padding, which nobody reads and in which a small change may become a large one."""
-    found = []
-    for batch in batches:
-        mask = batch.get("attention_mask")
-        for one in outputs(model, [batch]):
-            by_token = mask is not None and one.shape[: mask.dim()] == mask.shape
-            found.append(one[mask.cpu().bool()] if mask is not None and by_token else one)
-    return found
+    """All outputs but those of padding, in which a small change may become a large one."""
+    return [without_padding(one, batch) for batch in batches for one in outputs(model, [batch])]
 
 
 def _bytes(model: PreTrainedModel) -> int:

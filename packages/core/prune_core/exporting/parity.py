@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from prune_core.errors import VerificationError, foreign
 from prune_core.exporting.formats import Runtime
 from prune_core.exporting.trace import Batch, Forward
-from prune_core.verification.verify import largest_difference, tolerance
+from prune_core.verification.verify import largest_difference, tolerance, without_padding
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,11 @@ def _compared(
     pairs = [(one[name], other[name], batch) for one, other, batch in triples for name in one]
     if any(one.shape != other.shape for one, other, _ in pairs):
         raise VerificationError("what was exported puts out tensors of other shapes; nothing was written")
-    wanted = [_counted(one, batch) for one, _, batch in pairs]
-    there = [_counted(other, batch) for _, other, batch in pairs]
+    wanted = [without_padding(one, batch) for one, _, batch in pairs]
+    there = [without_padding(other, batch) for _, other, batch in pairs]
     return Parity(
         difference=largest_difference(wanted, there),
         tolerance=tolerance(wanted),
         samples=sum(len(next(iter(batch.values()))) for batch in batches),
         shapes=tuple({name: tuple(value.shape) for name, value in batch.items()} for batch in batches),
     )
-
-
-def _counted(output: Tensor, batch: Batch) -> Tensor:
-    """An output without the positions that are padding: attention that sees nothing is up to each runtime."""
-    mask = batch.get("attention_mask")
-    if mask is None or output.shape[: mask.dim()] != mask.shape:
-        return output
-    return output[mask.bool()]

@@ -254,6 +254,16 @@ def exact_outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]
         return outputs(model, wide)
 
 
+def without_padding(output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """An output without the positions that are padding, [tokens, ...] then: nobody reads those, and what attention that
+    sees nothing puts out is up to each runtime. An output that is not by token stays as it is.
+    """
+    mask = batch.get("attention_mask")
+    if mask is None or output.shape[: mask.dim()] != mask.shape:
+        return output
+    return output[mask.to(output.device).bool()]
+
+
 def _align(model: PreTrainedModel) -> None:
     """Copy what begins elsewhere than at the multiples of 64 bytes where memory of torch does: parameters of a mapped
     file lie anywhere, and kernels round by how memory is aligned. All others stay where they are, mapped ones too.
