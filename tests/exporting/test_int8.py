@@ -125,5 +125,20 @@ def test_calibration_needs_real_inputs(root, tmp_path):
 def test_agreement_by_hand():
     one = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     other = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
-    found = agreement(lambda batch: {"logits": one}, lambda batch: {"logits": other}, [{}])
-    assert found == {"largest_difference": 1.0, "relative_difference": (2 / 26) ** 0.5, "same_decisions": 0.5}
+    batch = {"input_ids": torch.zeros(2, 5)}
+    found = agreement(lambda _: {"logits": one}, lambda _: {"logits": other}, [batch])
+    changed = {"largest_difference": 1.0, "relative_difference": (2 / 26) ** 0.5, "same_decisions": 0.5}
+    assert found == {"samples": 2, **changed}
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+def test_padding_decides_nothing(by_token):
+    """Neither as a token of its own, nor as the token at which a span begins."""
+    batch = {"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
+    one = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    other = torch.tensor([[2.0, 1.0, 9.0], [3.0, 2.0, 1.0]])
+    if by_token:
+        one, other = (torch.stack([logits, 12 - logits], -1) for logits in (one, other))
+    found = agreement(lambda _: {"logits": one}, lambda _: {"logits": other}, [batch])
+    assert found["largest_difference"] == 1.0
+    assert found["same_decisions"] == (1.0 if by_token else 0.5)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
@@ -16,6 +17,7 @@ from prune_core.errors import ExportError, VerificationError
 from prune_core.exporting.batches import calibration
 from prune_core.exporting.formats import Exporter, Runtime
 from prune_core.exporting.trace import Batch
+from prune_core.verification.verify import without_padding
 
 if TYPE_CHECKING:
     from prune_core.runs.preparation import Job
@@ -67,26 +69,40 @@ def _bytes(folder: Path) -> int:
 
 
 def agreement(one: Runtime, other: Runtime, batches: Sequence[Batch]) -> dict[str, float]:
-    """How close two runtimes are: the largest difference of an output, the root mean square of all differences relative
-    to that of the outputs, and, for logits, the share of decisions that are the same. VerificationError for nan.
+    """How close two runtimes are on how many inputs: the largest difference of an output, the root mean square of all
+    differences relative to that of the outputs, and, for logits, the share of decisions that are the same. What lies at
+    padding does not count. VerificationError for nan.
     """
+    found = [(batch, one(batch), other(batch)) for batch in batches]
     pairs = [
-        (name, value.float(), there[name].float())
-        for batch in batches
-        for there in [other(batch)]
-        for name, value in one(batch).items()
+        (without_padding(value.float(), batch), without_padding(there[name].float(), batch))
+        for batch, here, there in found
+        for name, value in here.items()
     ]
-    squares = sum(float(value.square().sum()) for _, value, _ in pairs)
-    wrong = sum(float((value - there).square().sum()) for _, value, there in pairs)
+    squares = sum(float(value.square().sum()) for value, _ in pairs)
+    wrong = sum(float((value - there).square().sum()) for value, there in pairs)
     if not wrong < float("inf"):
         raise VerificationError("in int8 the outputs are not finite numbers; nothing was written")
-    decided = [(value.argmax(-1) == there.argmax(-1)).flatten() for name, value, there in pairs if "logits" in name]
-    same = sum(int(one.sum()) for one in decided) / sum(map(len, decided)) if decided else None
-    found = {
-        "largest_difference": max(float((value - there).abs().max()) for _, value, there in pairs),
+    decided = [
+        (_decisions(value, batch) == _decisions(there[name], batch)).flatten()
+        for batch, here, there in found
+        for name, value in here.items()
+        if "logits" in name
+    ]
+    return {
+        "samples": sum(len(next(iter(batch.values()))) for batch in batches),
+        "largest_difference": max(float((value - there).abs().max()) for value, there in pairs),
         "relative_difference": (wrong / squares) ** 0.5 if squares else 0.0,
+        **({"same_decisions": torch.cat(decided).double().mean().item()} if decided else {}),
     }
-    return found if same is None else {**found, "same_decisions": same}
+
+
+def _decisions(logits: Tensor, batch: Batch) -> Tensor:
+    """The largest of each row of logits, rows at padding left out; of rows over tokens (spans) none that is padding."""
+    mask = batch.get("attention_mask")
+    if mask is not None and logits.shape == mask.shape:
+        return logits.masked_fill(~mask.bool(), -torch.inf).argmax(-1)
+    return without_padding(logits, batch).argmax(-1)
 
 
 def figures(job: Job, model: PreTrainedModel, runtime: Runtime) -> dict[str, float]:
