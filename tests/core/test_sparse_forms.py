@@ -62,15 +62,15 @@ def test_parameters_stay_and_training_is_dense():
     assert layer.__dict__.keys() == plain.__dict__.keys()
 
 
-@pytest.mark.parametrize("change", ["step", "load", "dtype"])
+@pytest.mark.parametrize("change", ["step", "load", "assign", "dtype"])
 def test_a_weight_that_changed_is_not_computed_with_as_it_was(change):
     layer, given = layer_of_blocks(0.3), torch.randn(4, 128)
     RowsOfBlocks.make(layer, 64)
     if change == "step":
         with torch.no_grad():
             layer.weight.add_(1)
-    elif change == "load":
-        layer.load_state_dict(nn.Linear(128, 256).state_dict())
+    elif change in ("load", "assign"):
+        layer.load_state_dict(layer_of_blocks(0.3, seed=1).state_dict(), assign=change == "assign")
     else:
         layer.double()
         given = given.double()
@@ -112,7 +112,7 @@ def test_each_linear_takes_a_form_only_where_that_was_faster(monkeypatch):
 
 @pytest.mark.parametrize("again", [1.1, 0.9])
 def test_forms_are_timed_in_turns_and_the_fastest_once_more(monkeypatch, again):
-    """On a clock by which one form is twice as fast at first, and when it is timed again faster or slower by a tenth."""
+    """By a clock on which one form is twice as fast at first, and faster or slower by a tenth when timed again."""
     timed = []
 
     def time_calls(calls, rounds, device):

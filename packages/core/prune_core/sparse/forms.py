@@ -55,9 +55,10 @@ class Form(nn.Linear, ABC):
         return self._of == self._state()
 
     def _state(self) -> tuple[object, ...]:
-        """What changes when the weight is trained, loaded or moved."""
+        """What changes when the weight is trained, loaded, moved or replaced."""
         weight = self.weight
-        return None if weight.is_inference() else weight._version, weight.dtype, weight.device
+        version = None if weight.is_inference() else weight._version
+        return version, weight.dtype, weight.device, weight.data_ptr()  # another one may have as many changes behind it
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or not self._ready():
@@ -182,9 +183,6 @@ class TwoOfFour(Form):
             for option in self.options(self):
                 self._derive(option)
         return self._packed is not None
-
-    def _state(self) -> tuple[object, ...]:
-        return *super()._state(), self.weight.data_ptr()  # another parameter may have as many changes behind it
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy derives its own."""
