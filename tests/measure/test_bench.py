@@ -238,14 +238,16 @@ def test_a_runtime_computes_what_the_model_does():
 
 
 def test_zeros_are_skipped_in_a_twin(monkeypatch: pytest.MonkeyPatch):
-    """The model itself stays as it is, its linears plain."""
+    """Chosen for the batch of middle size; the model itself stays as it is, its linears plain."""
     model = tiny_model("bert")
     taken = []
-    monkeypatch.setattr(runtime, "use_sparse_forms", lambda twin, batch: taken.append(twin) or ())
-    batch = measure.dummy_inputs(model, 2, 4)
-    with opener("sparse")(model, [batch], Path("none")) as runs:
+    monkeypatch.setattr(
+        runtime, "use_sparse_forms", lambda twin, batch: taken.append((twin, batch["input_ids"].shape[1])) or ()
+    )
+    batches = [measure.dummy_inputs(model, 2, length) for length in (8, 3, 5)]
+    with opener("sparse")(model, batches, Path("none")) as runs:
         twin = runs.model
-        assert taken == [twin]
+        assert taken == [(twin, 5)]
         assert twin is not model
         assert all(one is other for one, other in zip(twin.parameters(), model.parameters(), strict=True))
 
@@ -256,6 +258,8 @@ def test_runtimes_that_cannot():
             RecipeError, match="onnx runs a forward pass in float32: leave new_tokens and other dtypes out"
         ):
             Grid.parse({**QUICK, "runtimes": ("torch", "onnx"), **more})
+    with pytest.raises(RecipeError, match="sparse chooses for a forward pass, not for steps of one token"):
+        Grid.parse({**QUICK, "runtimes": ("torch", "sparse"), "new_tokens": 3})
 
 
 @pytest.mark.slow

@@ -75,6 +75,8 @@ class Grid(Fields):
             raise ValueError("give lengths or the data set whose lengths are taken (lengths_of), not both")
         if "cuda-graphs" in self.runtimes and (self.lengths_of is not None or self.new_tokens is not None):
             raise ValueError("a CUDA graph is of one shape: give lengths, and neither lengths_of nor new_tokens")
+        if "sparse" in self.runtimes and self.new_tokens is not None:
+            raise ValueError("sparse chooses for a forward pass, not for steps of one token: leave new_tokens out")
         exported = sorted(EXPORTED.intersection(self.runtimes))
         if exported and (self.new_tokens is not None or set(self.dtypes) != {"float32"}):
             raise ValueError(f"{exported[0]} runs a forward pass in float32: leave new_tokens and other dtypes out")
