@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from prune_core import measure
 from prune_core.bench.folders import bench_folders, text_lengths
@@ -267,6 +268,25 @@ def test_compiled_models_are_measured_beside_eager_ones():
     found = measure.bench(pair(), Grid(**QUICK, runtimes=("torch", "compile")), "cpu")
     assert [row.setting.runtime for row in found.rows] == ["torch", "compile"]
     assert found.rows[0].sides[0].flops == found.rows[1].sides[0].flops
+
+
+def test_flops_of_attention_are_counted_where_the_counter_does_not_know_it():
+    """Of attention in a kernel of somebody else, which here multiplies without a matrix product."""
+
+    def foreign(module, query, key, value, mask, scaling, **_):
+        scores = ((query * scaling).unsqueeze(3) * key.unsqueeze(2)).sum(-1).softmax(-1)
+        return (scores.unsqueeze(4) * value.unsqueeze(2)).sum(3).transpose(1, 2), None
+
+    AttentionInterface.register("foreign", foreign)
+    models = pair()
+    for name in ("eager", "sdpa", "foreign"):
+        for model in models.values():
+            model.set_attn_implementation(name)
+        (row,) = measure.bench(models, Grid(**QUICK), "cpu").rows
+        assert {model.config._attn_implementation for model in models.values()} == {name}
+        if name == "eager":
+            expected = [side.flops for side in row.sides]
+        assert [side.flops for side in row.sides] == expected
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import EXPORTED, Grid, Setting
+from prune_core.bench.grid import EXPORTED, Attention, Grid, Setting
 from prune_core.errors import RecipeError
 from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
 from prune_core.measure.flops import flops_of
@@ -170,9 +170,14 @@ class _Session:
         if work not in self.counted:
             model = self.models[name]
             call = make_call(model, model, batches, replace(setting, runtime="torch"))
-            with torch.no_grad():
+            with torch.no_grad(), attending([model], _counted(model)):
                 self.counted[work] = sum(flops_of(call.ready(index)) for index in range(len(batches))) // len(batches)
         return self.counted[work]
+
+
+def _counted(model: PreTrainedModel) -> Attention | None:
+    """Attention whose FLOPs torch's counter knows: the model's own, or eager, which is the same sum."""
+    return None if model.config._attn_implementation in ("eager", "sdpa") else "eager"
 
 
 def _forms(runs: Runs) -> tuple[LayerForm, ...] | None:
