@@ -1,6 +1,7 @@
 """Runs that start without some layers: the config in step, the teacher whole, what a layer gets imitated."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoConfig
 from prune_core.distillation.teacher import Teacher
 from prune_core.folders.pretrained import load_saved
 from prune_core.kit.distillation import hidden_loss
+from prune_core.measure import folder_size
 from prune_core.recipe import DistillationSection
 from prune_core.runs.preparation import prepare
 from prune_core.runs.run import check, run
@@ -31,6 +33,9 @@ def test_a_run_without_some_layers(deep, recipe, tmp_path):
     rows = {row["figure"]: (row["dense"], row["pruned"]) for row in manifest["summary"]}
     assert rows["layers"] == ("4", "2")
     assert rows["heads"][0] == "16"
+    size = folder_size(Path(deep))
+    assert rows["bytes on disk"][0] == f"{size:,}", "of the whole dense model, as its parameters and FLOPs are"
+    assert manifest["speedup"]["baseline"]["file_bytes"] == size > folder_size(folder / "masked")
     for name in ("masked", "model"):
         assert AutoConfig.from_pretrained(folder / name).num_hidden_layers == 2
     assert verify_run(folder).passed

@@ -95,7 +95,10 @@ class Results:
             _row("heads", str(heads[1]), str(heads[0])),
             _row("neurons", str(neurons[1]), str(neurons[0])),
             _row("parameters", f"{baseline.parameters:,}", f"{model.parameters:,}"),
-            _row("bytes on disk", f"{baseline.file_bytes or 0:,}", f"{model.file_bytes or 0:,}"),
+            _row(
+                "bytes on disk",
+                *("-" if one.file_bytes is None else f"{one.file_bytes:,}" for one in (baseline, model)),
+            ),
             _row("FLOPs", f"{baseline.flops:.3g}", f"{model.flops:.3g} (1/{self.comparison.flop_ratio:.2f})"),
             _row(
                 f"ms a batch of {batch} ({where})",

@@ -310,7 +310,7 @@ def _report(
     verification: Verification,
     rounding: Rounding | None,
 ) -> dict[str, Any]:
-    job, model, (dense, known) = ready.job, compaction.model, _baseline(ready)
+    job, model, (dense, path, known) = ready.job, compaction.model, _baseline(ready)
     comparison = on_main(lambda: compare(model.cpu(), dense, fitting(job.recipe.measure, dense), job.device))
     results = Results(
         metric=job.task.metric,
@@ -322,7 +322,7 @@ def _report(
         compaction=compaction,
         verification=verification,
         rounding=rounding,
-        comparison=comparison.with_folders(workspace.model, workspace.masked),
+        comparison=comparison.with_folders(workspace.model, Path(path)),
         greater_is_better=job.task.greater_is_better,
         alignment=on_main(lambda: Alignment.load(workspace.alignment, job.recipe.align)) or Alignment(),
         share=ready.share,
@@ -346,12 +346,12 @@ def _in_int8(ready: Preparation, compaction: Compaction) -> dict[str, float]:
     return evaluate_model(replace(ready.job, device="cpu"), int8(compaction.model.cpu(), _linears(ready, compaction)))
 
 
-def _baseline(ready: Preparation) -> tuple[PreTrainedModel, bool]:
-    """The model to compare with, and whether its head is trained, so that its figures say something."""
+def _baseline(ready: Preparation) -> tuple[PreTrainedModel, str, bool]:
+    """The model to compare with, its path, and whether its head is trained, so that its figures say something."""
     job, path = ready.job, ready.job.recipe.measure.baseline
     if path is None:
-        return ready.dense.cpu(), job.trained_head
-    return job.task.load_model(path), job.task.has_trained_head(path)
+        return ready.dense.cpu(), job.model_path, job.trained_head
+    return job.task.load_model(path), path, job.task.has_trained_head(path)
 
 
 def evaluate_model(job: Job, model: PreTrainedModel) -> dict[str, float]:
