@@ -9,11 +9,12 @@ from transformers import BertModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from prune_core.compaction import compact
+from prune_core.errors import VerificationError
 from prune_core.folders.loading import structure_of
 from prune_core.testing.head_classes import tiny_head
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verification.verify import Expected, expect, outputs, verify
+from prune_core.verification.verify import Expected, Verification, expect, outputs, verify
 
 HALF = [torch.bfloat16, torch.float16]
 
@@ -52,6 +53,21 @@ def test_a_wrong_model_of_unit_embeddings_is_seen(dtype):
     wrong = verify(expected, compact(model, without(model, unit, 1)), [batch()])
     assert 2 * wrong.tolerance < wrong.masked_vs_compact < 0.1
     assert not wrong.passed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_infinite_outputs_hide_nothing(dtype):
+    """Logits that a model sets to -inf are equal to themselves, and neither allow nor make a difference elsewhere."""
+    whole = torch.tensor([1.0, -torch.inf, 2.0])
+    expected = Expected.of([whole], dtype)
+    assert expected.furthest([whole.clone()])[0] == 0
+    for wrong in ([1.0, -torch.inf, 2.5], [torch.nan, -torch.inf, 2.0], [1.0, torch.inf, 2.0], [1.0, 0.0, 2.0]):
+        difference, allowed = expected.furthest([torch.tensor(wrong)])
+        assert not difference <= allowed
+    found = Verification(difference, 0.0, allowed, 1)
+    assert not found.passed
+    with pytest.raises(VerificationError, match=r"masked - compact inf .* outputs of one are not finite numbers"):
+        found.enforce()
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -53,8 +53,7 @@ class Expected:
         """
         if dtype not in HALF:
             return cls(outputs, [tolerance(outputs)] * len(outputs))
-        scales = [float(one.abs().max()) for one in outputs]
-        return cls(outputs, [torch.finfo(dtype).eps * scale if math.isfinite(scale) else 0.0 for scale in scales])
+        return cls(outputs, [torch.finfo(dtype).eps * _largest(one) for one in outputs])
 
     def furthest(self, found: list[Tensor]) -> tuple[float, float]:
         """Largest difference and tolerance of the output that is nearest to its tolerance, or furthest beyond it."""
@@ -85,10 +84,12 @@ class Verification:
     @property
     def fault(self) -> str:
         """What was found, on one line."""
+        differences = (self.masked_vs_compact, self.compact_vs_reloaded)
+        endless = "" if all(map(math.isfinite, differences)) else "; outputs of one are not finite numbers"
         files = f"; not as the run wrote them: {', '.join(self.changed)}" if self.changed else ""
         return (
             f"masked - compact {self.masked_vs_compact:.2e} (at most {self.tolerance:.2e}), compact - reloaded "
-            f"{self.compact_vs_reloaded:.2e} (at most 0), on {self.samples} inputs{files}"
+            f"{self.compact_vs_reloaded:.2e} (at most 0), on {self.samples} inputs{endless}{files}"
         )
 
     def enforce(self) -> Verification:
@@ -290,12 +291,20 @@ def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
 
 def tolerance(expected: list[Tensor]) -> float:
     """How far outputs in float32 may be from the `expected` ones: other sums round otherwise."""
-    return _TOLERANCE * max(1.0, *(float(one.abs().max()) for one in expected))
+    return _TOLERANCE * max(1.0, *map(_largest, expected))
 
 
 def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
-    """Largest absolute difference of outputs; infinite where one is nan."""
-    return max(float((a - b).abs().nan_to_num(nan=torch.inf).max()) for a, b in zip(one, other, strict=True))
+    """Largest absolute difference of outputs: none of infinities that are equal, infinite where one is nan."""
+    return max(
+        float((a - b).abs().masked_fill(a == b, 0).nan_to_num(nan=torch.inf, posinf=torch.inf).max())
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _largest(output: Tensor) -> float:
+    """The largest absolute value of an output that is a finite number; 0 where none is."""
+    return float(output.abs().nan_to_num(nan=0.0, posinf=0.0).max())
 
 
 def _same_sizes(expected: Any, found: Any, folder: Path) -> None:
