@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModel
 
 from prune_core.compaction import compact
-from prune_core.errors import ModelError
+from prune_core.errors import ModelError, VerificationError
 from prune_core.folders.card import loading_class
 from prune_core.folders.portable import MODULE, make_portable
 from prune_core.folders.saving import save_compact
+from prune_core.folders.shipping import portably
 from prune_core.masks import MaskSet
 from prune_core.plugins import load_plugins
 from prune_core.testing.loop import everything
@@ -80,6 +81,26 @@ def test_a_process_without_prune_core_computes_the_same_bits(tmp_path):
     assert done.returncode == 0, done.stderr
     for family in FAMILIES:
         assert torch.equal(torch.load(tmp_path / "outputs" / family), expected[family]), family
+
+
+def test_what_puts_out_tuples_is_proven_as_well(tmp_path):
+    """A configuration that asks for hidden states and attention maps makes tuples of the outputs."""
+    model = tiny_model("bert")
+    model.config.output_hidden_states = True
+    kept = uneven(model)
+    compaction = compact(model, unit_masks(model, lambda unit: kept.get(unit.key)))
+    batch = {name: value for name, value in tiny_inputs(model).items() if name != "labels"}
+
+    def ship(folder, hidden):
+        with portably(folder, load_plugins(), compaction, [batch]) as draft:
+            save_compact(compaction, draft)
+            compaction.model.config.output_hidden_states = hidden
+
+    ship(tmp_path / "model", hidden=True)
+    assert (tmp_path / "model" / f"{MODULE}.py").is_file()
+    with pytest.raises(VerificationError, match=r"--portable: .* puts out 4 tensors, here 1; no model was written"):
+        ship(tmp_path / "other", hidden=False)
+    assert not (tmp_path / "other").exists()
 
 
 def test_with_prune_core_the_file_is_never_run_and_does_not_travel(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -21,23 +22,26 @@ from prune_core.files import replacing
 from prune_core.folders.card import write_card
 from prune_core.folders.portable import MODULE, make_portable
 from prune_core.plugins import Plugins
-from prune_core.verification.verify import Expected, outputs
+from prune_core.verification.verify import Expected, outputs, tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_PROOF = """
+_PROOF = f"""
+from __future__ import annotations
 import sys
 sys.modules["prune_core"] = None  # an import of it would fail
 import torch
+from torch import Tensor
 from safetensors.torch import load_file, save_file
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
+{inspect.getsource(tensors)}
 folder, name, dtype, inputs, outputs, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 model = get_class_from_dynamic_module(name, folder).from_pretrained(folder, dtype=dtype)
 with torch.inference_mode():
-    found = [one.float().contiguous() for one in model(**load_file(inputs)).values() if isinstance(one, torch.Tensor)]
-save_file({str(index): one.clone() for index, one in enumerate(found)}, outputs)
+    found = [one.float().contiguous() for one in tensors(model(**load_file(inputs)).values())]
+save_file({{str(index): one.clone() for index, one in enumerate(found)}}, outputs)
 """
 _UNWRITTEN = "no model was written; leave --portable out"
 
@@ -80,6 +84,11 @@ def _prove(folder: Path, model: PreTrainedModel, batch: Mapping[str, Tensor]) ->
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             raise VerificationError(f"--portable: the folder does not load without prune_core: {last}; {_UNWRITTEN}")
         found = load_file(answered)
+    if len(found) != len(expected.outputs):
+        raise VerificationError(
+            f"--portable: loaded without prune_core the model puts out {len(found)} tensors, here "
+            f"{len(expected.outputs)}; {_UNWRITTEN}"
+        )
     difference, allowed = expected.furthest([found[str(index)] for index in range(len(found))])
     if not difference <= allowed:
         raise VerificationError(

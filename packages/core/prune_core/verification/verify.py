@@ -242,7 +242,7 @@ def outputs(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> 
         return [
             value.float().cpu()
             for batch in batches
-            for value in _tensors(model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values())
+            for value in tensors(model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).values())
         ]
 
 
@@ -274,13 +274,13 @@ def _align(model: PreTrainedModel) -> None:
             parameter.data = parameter.data.clone()
 
 
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+def tensors(values: Iterable[object]) -> Iterator[Tensor]:
     """The tensors among what a model puts out; a backbone's maps are a tuple."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, tuple):
-            yield from _tensors(value)
+            yield from tensors(value)
 
 
 def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
