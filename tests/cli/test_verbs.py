@@ -125,6 +125,24 @@ def test_evaluate_hands_on_a_task(prune: Callable, stand_in: Callable, tmp_path:
     assert json.loads(prune("evaluate", "m", "--task", "text-classification", "--json").out) == {"accuracy": 0.875}
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], 64),
+        (["--task", "xsum"], 16),
+        (["--task", "xsum", "--set", "training.eval_batch_size=4"], 4),
+        (["--task", "xsum", "--batch-size", "8"], 8),
+    ],
+)
+def test_evaluate_takes_the_batch_size_of_the_task(
+    flags: list[str], expected: int, prune: Callable, stand_in: Callable
+) -> None:
+    found: list[int] = []
+    stand_in("prune_core.runs.run", evaluate_folder=lambda *asked: found.append(asked[2]) or {"accuracy": 0.5})
+    assert prune("evaluate", "m", "--task", "text-classification", *flags).code == 0
+    assert found == [expected]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny BERT, dense and compact: head 0 of layer 0 is gone, all of layer 1's, and half of every FFN."""

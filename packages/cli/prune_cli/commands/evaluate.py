@@ -21,7 +21,10 @@ def evaluate(
     dataset: options.Dataset = None,
     validation_file: options.ValidationFile = None,
     column: options.Column = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a batch. Example: --batch-size 64")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Examples a batch, by default as the task has it, or 64. Example: --batch-size 16"),
+    ] = None,
     device: options.Device = None,
     settings: options.Settings = None,
     json: options.Json = False,
@@ -31,12 +34,14 @@ def evaluate(
     from prune_core.plugins import load_plugins
     from prune_core.runs.configuring import task_config, with_defaults
 
-    recipe = with_defaults(*overlay.laid_over(None, ctx.params))
+    flags = [] if batch_size is None else [f"training.eval_batch_size={batch_size}"]
+    asked = {**ctx.params, "batch_size": None, "settings": [*flags, *(settings or ())]}
+    recipe = with_defaults(*overlay.laid_over(None, asked))
     task_config(recipe.task, load_plugins(recipe.plugins.disabled))
 
     from prune_core.runs.run import evaluate_folder
 
-    figures = evaluate_folder(model, recipe.task, batch_size, recipe.device)
+    figures = evaluate_folder(model, recipe.task, recipe.training.eval_batch_size, recipe.device)
     if json:
         render.print_json(figures)
     else:
