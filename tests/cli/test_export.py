@@ -99,6 +99,18 @@ def test_prints_json(prune: Callable, calls: list[Any]) -> None:
     assert "length" not in calls[0][2].measure.model_fields_set
 
 
+def test_a_task_may_be_set_and_data_need_one(prune: Callable, calls: list[Any], tmp_path: Path) -> None:
+    file = tmp_path / "dev.csv"
+    file.touch()
+    flags = ["m", "--format", "onnx", "--output", "o", "--validation-file", file]
+    assert prune("export", *flags, "--set", "task.name=text-classification").code == 0
+    assert (calls[0][2].task.name, calls[0][2].task.validation_file) == ("text-classification", file)
+    result = prune("export", *flags, "--column", "text=sentence")
+    assert result.code == 3
+    assert "task.name (--task) missing beside task.columns, task.validation_file; give it" in " ".join(result.errors)
+    assert len(calls) == 1
+
+
 def test_an_unknown_format_is_a_wrong_command_line(prune: Callable) -> None:
     result = prune("export", "m", "--format", "tflite", "--output", "o")
     assert result.code == 2

@@ -56,19 +56,17 @@ def export(
     one is given, else on random ones. With --int8 what the rounding changes is measured, and the task's figures too.
     """
     from prune_cli import overlay, render
-    from prune_core.plugins import load_plugins
-    from prune_core.runs.configuring import task_config, with_defaults
+    from prune_core.runs.configuring import task_asked, with_defaults
 
     timed = {"batch_size": batch_size, "length": length, "rounds": rounds}
     flags = [f"measure.{name}={value}" for name, value in timed.items() if value is not None]
     data = {name: ctx.params[name] for name in ("task", "dataset", "train_file", "validation_file", "column")}
-    recipe: Recipe = with_defaults(*overlay.laid_over(None, {**data, "settings": [*flags, *(settings or ())]}))
-    if task is not None:
-        task_config(recipe.task, load_plugins(recipe.plugins.disabled))
+    tree, source = overlay.laid_over(None, {**data, "settings": [*flags, *(settings or ())]})
+    recipe: Recipe = with_defaults(tree, source)
+    section = task_asked(recipe, source)
 
     from prune_core.exporting import Wanted, export_folder
 
-    section = recipe.task if task is not None else None
     facts = export_folder(model, output, Wanted(format, int8, baseline, section, recipe.measure))
     if json:
         render.print_json(facts)

@@ -65,16 +65,27 @@ def with_defaults(data: Any, source: str = "recipe") -> Recipe:
 
 def check_whole(recipe: Recipe, source: str = "recipe") -> None:
     """RecipeError where model or task is missing, unless nothing at all is said of them: that is the demonstration."""
-    known = type(recipe.task).model_fields
-    asked = sorted(name for name, value in recipe.task if name not in known or value != known[name].default)
+    asked = _told_of(recipe.task)
     needed = {"model (--model)": recipe.model, "task.name (--task)": recipe.task.name}
     missing = [name for name, value in needed.items() if value is None]
     if missing and (recipe.model is not None or asked):
-        given = ["model"] if recipe.model is not None else [f"task.{name}" for name in asked]
+        given = ["model"] if recipe.model is not None else asked
         raise RecipeError(
             f"{source}: {' and '.join(missing)} missing beside {', '.join(given)}; give model and task, "
             "or nothing of either for the demonstration on digits"
         )
+
+
+def task_asked(recipe: Recipe, source: str = "recipe") -> TaskSection | None:
+    """The recipe's task, checked, where one is optional: None where nothing is said of any.
+
+    RecipeError where data come without a task.
+    """
+    if recipe.task.name is not None:
+        return task_config(recipe.task, load_plugins(recipe.plugins.disabled), source)
+    if asked := _told_of(recipe.task):
+        raise RecipeError(f"{source}: task.name (--task) missing beside {', '.join(asked)}; give it, or leave them out")
+    return None
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -119,6 +130,12 @@ def task_config(section: TaskSection, plugins: Plugins, source: str = "recipe") 
 def task_config_class(name: str, plugins: Plugins) -> type[TaskConfig]:
     """The class of a task's configuration; PluginError when it is not installed or broken."""
     return _class_at(plugins.task(name).config, TaskConfig, f"task {name!r}")
+
+
+def _told_of(section: TaskSection) -> list[str]:
+    """The fields of a task that are not as by default."""
+    known = type(section).model_fields
+    return sorted(f"task.{name}" for name, value in section if name not in known or value != known[name].default)
 
 
 def _class_at(target: str, base: type[Config], owner: str) -> type[Config]:
