@@ -305,6 +305,15 @@ def test_bench_refuses_a_length_the_model_does_not_take(prune: Callable, folders
     assert "4000 tokens" in result.err
 
 
+def test_bench_goes_on_where_one_length_fails(prune: Callable, folders: dict[str, Path]) -> None:
+    flags = ["--baseline", folders["dense"], "--batch-sizes", "1", "--lengths", "8,4000", "--rounds", "3"]
+    result = prune("bench", folders["compact"], *flags, "--device", "cpu")
+    assert result.code == 0
+    assert "medians of 3 rounds" in result.out
+    assert "Not measured" in result.out
+    assert "4000 tokens were asked for" in result.out
+
+
 def test_bench_without_the_device_asked_for(prune: Callable, folders: dict[str, Path]) -> None:
     import torch
 

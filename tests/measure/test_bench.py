@@ -212,6 +212,19 @@ def test_what_cannot_be_measured_so():
             measure.bench(pair(), Grid(**QUICK, **flags), "cpu")
 
 
+def test_a_setting_that_fails_does_not_lose_the_others():
+    grid = Grid(batch_sizes=(2,), lengths=(6, 65), attention=("eager", "sdpa"), rounds=3)
+    found = measure.bench(pair("mpnet"), grid, "cpu")
+    assert [(row.setting.attention, row.setting.length) for row in found.rows] == [("eager", 6)]
+    assert [(one.setting.attention, one.setting.length) for one in found.failed] == [
+        ("eager", 65),
+        ("sdpa", 6),
+        ("sdpa", 65),
+    ]
+    assert "MPNetForSequenceClassification has no sdpa" in found.to_dict()["failed"][1]["error"]
+    assert found.to_dict()["failed"][1]["attention"] == "sdpa"
+
+
 @pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_models_are_measured_in_the_runtimes_that_they_are_exported_to(name: str, monkeypatch: pytest.MonkeyPatch):
     """Exported once for all sizes; the baseline runs in the same runtime."""

@@ -1,7 +1,7 @@
 """prune bench: how much faster, smaller and cheaper models are than their baseline."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ from prune_cli import grids, options
 if TYPE_CHECKING:
     from prune_core.bench.grid import Grid, Setting
     from prune_core.bench.networks import NetworkBench
-    from prune_core.measure import Bench, Machine, Row, Side
+    from prune_core.measure import Bench, Failure, Machine, Row, Side
 
 
 def bench(
@@ -95,6 +95,7 @@ def _tables(found: "Bench") -> None:
     render.print_table("Times", columns, body)
     for line in (line for row in found.rows for line in _forms(row)):
         typer.echo(line)
+    _failed(found.failed)
     _where(found.machine, found.grid.rounds)
 
 
@@ -167,7 +168,16 @@ def _networks(found: "NetworkBench") -> None:
         "published",
     ]
     render.print_table("Networks with random weights (published speed-ups are against bert-base)", columns, rows)
+    _failed(found.failed)
     _where(found.machine, found.grid.rounds)
+
+
+def _failed(failures: "Sequence[Failure]") -> None:
+    from prune_cli import render
+
+    if failures:
+        rows = [(*_setting(one.setting), one.error) for one in failures]
+        render.print_table("Not measured", ["batch", "tokens", "how", "why"], rows)
 
 
 def _where(machine: "Machine", rounds: int) -> None:

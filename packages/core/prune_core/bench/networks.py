@@ -18,7 +18,7 @@ from prune_core.compaction.resize import resize
 from prune_core.errors import DataError, RecipeError
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
-from prune_core.measure import Machine, Ratio, Row, Timing, bench, paired_ratio
+from prune_core.measure import Failure, Machine, Ratio, Row, Timing, bench, paired_ratio
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -97,16 +97,17 @@ class NetworkRow:
 
 @dataclass(frozen=True)
 class NetworkBench:
-    """All networks of a file, and where they were measured."""
+    """All networks of a file, where they were measured, and the settings that failed."""
 
     rows: tuple[NetworkRow, ...]
     grid: Grid
     machine: Machine
+    failed: tuple[Failure, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        rows = [row.to_dict() for row in self.rows]
-        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), "rows": rows}
+        found = {name: [one.to_dict() for one in getattr(self, name)] for name in ("rows", "failed")}
+        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), **found}
 
 
 def read_networks(path: Path) -> tuple[Network, ...]:
@@ -149,11 +150,13 @@ def bench_networks(path: Path, grid: Grid, device: str = "auto") -> NetworkBench
         raise RecipeError("lengths_of: networks of random weights have no tokenizer; give lengths")
     networks = read_networks(path)
     rows: list[NetworkRow] = []
+    failed: list[Failure] = []
     for rivals, group in _by_rivals(networks):
         dense = {name: build_dense(shape) for name, shape in rivals.items()}
         found = bench({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
         rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
-    return NetworkBench(tuple(rows), grid, found.machine)
+        failed += found.failed
+    return NetworkBench(tuple(rows), grid, found.machine, tuple(failed))
 
 
 def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:

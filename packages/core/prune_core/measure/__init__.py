@@ -3,7 +3,7 @@
 from prune_core.bench.grid import Grid, Setting
 from prune_core.measure.comparison import Comparison, compare, compare_folders, fitting
 from prune_core.measure.flops import count_flops
-from prune_core.measure.grids import Bench, Row, Side, bench
+from prune_core.measure.grids import Bench, Failure, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
 from prune_core.measure.memory import activation_bytes, folder_size, weight_bytes
@@ -16,6 +16,7 @@ __all__ = [
     "Bench",
     "Comparison",
     "DType",
+    "Failure",
     "Grid",
     "LayerForm",
     "Machine",

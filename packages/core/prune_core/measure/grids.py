@@ -6,6 +6,7 @@ speed-up is the median of the paired ratios of the rounds, with a 95 % bootstrap
 
 import copy
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.bench.grid import EXPORTED, Attention, Grid, Setting
-from prune_core.errors import RecipeError
+from prune_core.errors import RecipeError, brief
 from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating
@@ -75,17 +76,30 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A setting that could not be measured, and why."""
+
+    setting: Setting
+    error: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self.setting), "error": self.error}
+
+
+@dataclass(frozen=True)
 class Bench:
-    """All rows, and where they were measured."""
+    """All rows, where they were measured, and the settings that failed."""
 
     rows: tuple[Row, ...]
     grid: Grid
     machine: Machine
+    failed: tuple[Failure, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        rows = [row.to_dict() for row in self.rows]
-        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), "rows": rows}
+        found = {name: [one.to_dict() for one in getattr(self, name)] for name in ("rows", "failed")}
+        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), **found}
 
 
 def bench(
@@ -94,19 +108,28 @@ def bench(
     """Measure every setting of `grid` on all `models`, by name, the first of which is the baseline.
 
     `lengths` are those of the texts of a data set, where the grid names one. Models are left as they are: one that is
-    elsewhere or of another dtype is copied. RecipeError when a setting does not fit the models or the device.
+    elsewhere or of another dtype is copied. A setting that fails does not stop the others; where all fail the first
+    error is raised. RecipeError when the grid does not fit the models or the device.
     """
     target = pick_device(device)
     _check(models, grid, target, lengths)
-    rows = []
+    rows: list[Row] = []
+    failed: dict[Setting, Exception] = {}
     with computing_with(grid.threads), evaluating(*models.values()):
         machine_then = machine(target)
         for dtype in grid.dtypes:
             with tempfile.TemporaryDirectory() as place:
                 there = {name: settled(model, target, dtype) for name, model in models.items()}
                 session = _Session(there, target, lengths, Path(place))
-                rows += [session.row(setting, grid.rounds) for setting in grid.settings() if setting.dtype == dtype]
-    return Bench(tuple(rows), grid, machine_then)
+                for setting in (one for one in grid.settings() if one.dtype == dtype):
+                    try:
+                        rows.append(session.row(setting, grid.rounds))
+                    except Exception as error:  # a capture, a compiler or a kernel raises anything
+                        traceback.clear_frames(error.__traceback__)  # with the memory of what failed
+                        failed[setting] = error
+    if not rows:
+        raise next(iter(failed.values()))
+    return Bench(tuple(rows), grid, machine_then, tuple(Failure(one, brief(why)) for one, why in failed.items()))
 
 
 class _Session:
