@@ -276,6 +276,24 @@ def test_runtimes_that_cannot():
         Grid.parse({**QUICK, "runtimes": ("torch", "sparse"), "new_tokens": 3})
 
 
+def test_what_is_compiled_gets_no_mask_of_ones(monkeypatch: pytest.MonkeyPatch):
+    """As eager transformers leaves one out; where texts are padded all get theirs."""
+    given: dict[str, set[str]] = {}
+
+    def watched(model):
+        return lambda **batch: given["compile"].update(batch) or model(**batch)
+
+    monkeypatch.setattr(torch, "compile", watched)
+    for family, more in (("bert", {}), ("llama", {"new_tokens": 2})):
+        given["compile"] = set()
+        measure.bench({"dense": tiny_model(family)}, Grid(**QUICK, runtimes=("compile",), **more), "cpu")
+        assert "input_ids" in given["compile"]
+        assert "attention_mask" not in given["compile"]
+    ragged = Grid(batch_sizes=(2,), lengths_of="data", runtimes=("compile",), rounds=3)
+    measure.bench({"dense": tiny_model("bert")}, ragged, "cpu", lengths=[3, 4])
+    assert "attention_mask" in given["compile"]
+
+
 @pytest.mark.slow
 def test_compiled_models_are_measured_beside_eager_ones():
     found = measure.bench(pair(), Grid(**QUICK, runtimes=("torch", "compile")), "cpu")

@@ -18,6 +18,9 @@ Phase = Literal["forward", "prefill", "decode"]
 EXPORTED: frozenset[Runtime] = frozenset(("torch-export", "onnx", "openvino"))
 """Runtimes that a model is exported to."""
 
+TRACED: frozenset[Runtime] = frozenset(("compile", "cuda-graphs"))
+"""Runtimes that cannot look at what is in a mask."""
+
 _Count = Annotated[int, Field(ge=1)]
 
 

@@ -120,7 +120,7 @@ class _Generation:
         state, token = start
         name = "decoder_input_ids" if self.model.config.is_encoder_decoder else "input_ids"
         for _ in range(self.new_tokens):
-            if name == "input_ids":
+            if name == "input_ids" and "attention_mask" in state:
                 mask = state["attention_mask"]
                 state["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             token = self.runs(**{name: token}, **state, use_cache=True).logits[:, -1:].argmax(-1)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import EXPORTED, Attention, Grid, Setting
+from prune_core.bench.grid import EXPORTED, TRACED, Attention, Grid, Setting
 from prune_core.errors import RecipeError, brief
 from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
-from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_inputs
+from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_inputs, unpadded
 from prune_core.measure.memory import activation_bytes, weight_bytes
 from prune_core.measure.runtimes import Formed, LayerForm, Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
@@ -147,6 +147,8 @@ class _Session:
     def row(self, setting: Setting, rounds: int) -> Row:
         models = self.models
         batches = {name: self._batches(model, setting) for name, model in models.items()}
+        if setting.runtime in TRACED:
+            batches = {name: [unpadded(batch) for batch in given] for name, given in batches.items()}
         with ExitStack() as stack:
             stack.enter_context(arithmetic(setting.dtype))
             stack.enter_context(attending(list(models.values()), setting.attention))

@@ -63,6 +63,11 @@ def ragged_inputs(model: PreTrainedModel, lengths: Sequence[int], left: bool) ->
     return batch
 
 
+def unpadded(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without masks of ones: eager transformers looks at them and leaves them out, what is traced would keep them."""
+    return {name: one for name, one in batch.items() if not (name.endswith("attention_mask") and bool(one.all()))}
+
+
 def check_room(model: PreTrainedModel, length: int, new_tokens: int) -> None:
     """RecipeError where `new_tokens` behind a text of `length` are more than the positions of a model that generates;
     beside an encoder they stand behind the one token that a decoder starts with.

@@ -96,7 +96,6 @@ def cuda_graph(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterat
     where it cannot be captured.
     """
     (batch, *_) = batches
-    batch = _unpadded(batch)
     try:
         with torch.inference_mode():
             beside = torch.cuda.Stream()
@@ -112,8 +111,3 @@ def cuda_graph(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterat
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"cuda-graphs: {type(model).__name__} cannot be captured: {first}") from error
     yield lambda **_: graph.replay()
-
-
-def _unpadded(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without masks of ones: eager transformers looks at them and leaves them out, a capture would keep them."""
-    return {name: one for name, one in batch.items() if not (name.endswith("attention_mask") and bool(one.all()))}
