@@ -15,7 +15,7 @@ from prune_core.errors import DataError, ExportError, RecipeError
 from prune_core.exporting import export_model, runtimes
 from prune_core.folders.pretrained import usable_length
 from prune_core.measure import Grid, Prepared, Ratio, Setting
-from prune_core.measure.calls import make_call
+from prune_core.measure.calls import inferring, make_call
 from prune_core.measure.explain import explain_folders
 from prune_core.measure.inputs import ragged_inputs
 from prune_core.measure.runtimes import opener
@@ -71,6 +71,45 @@ def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPat
     seconds = measure.time_calls({name: lambda name=name: call(name) for name in counts}, rounds=5)
     assert seconds["a"] == pytest.approx([0.9**12] * 5)
     assert 12 < counts["a"] - 5 < 20
+
+
+def test_warm_up_compares_the_same_batches(monkeypatch: pytest.MonkeyPatch):
+    """Of five lengths, on a clock on which each batch takes twice as long when it comes for the first time."""
+    clock, turns = [0.0], []
+
+    def runs(input_ids: torch.Tensor) -> None:
+        clock[0] += input_ids.shape[1] * (1 + (len(turns) < 5))
+        turns.append(input_ids.shape[1])
+
+    monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
+    batches = [{"input_ids": torch.zeros(1, length)} for length in (1, 1, 1, 9, 9)]
+    call = make_call(tiny_model("bert"), runs, batches, Setting(batch_size=1, length=None))
+    measure.time_calls({"a": inferring(call)}, rounds=5)
+    assert len(turns) == 13 + 5, "until the pass before is no longer mostly the slow one"
+
+
+def test_warm_up_on_cuda_takes_half_a_second(monkeypatch: pytest.MonkeyPatch):
+    """With a clock in the place of a GPU, on which a call takes a hundredth of a second."""
+    clock = [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.at = 0.0
+
+        def record(self) -> None:
+            self.at = clock[0]
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 1000 * (end.at - self.at)
+
+    def call() -> None:
+        clock[0] += 0.01
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr("prune_core.measure.timing.time.perf_counter", lambda: clock[0])
+    assert measure.time_calls({"a": call}, 3, torch.device("cuda"))["a"] == pytest.approx([0.01] * 3)
+    assert clock[0] == pytest.approx(0.5 + 3 * 0.01, abs=0.011)
 
 
 def test_a_primed_call_comes_right_after_the_same_untimed(monkeypatch: pytest.MonkeyPatch):

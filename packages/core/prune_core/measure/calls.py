@@ -27,11 +27,11 @@ def make_call(model: PreTrainedModel, runs: Runs, batches: Sequence[Batch], sett
         return batches[index % len(batches)]
 
     if setting.phase == "forward":
-        return Prepared(batch_of, lambda batch: runs(**batch))
+        return Prepared(batch_of, lambda batch: runs(**batch), len(batches))
     steps = _Generation(model, runs, setting.new_tokens)
     if setting.phase == "prefill":
-        return Prepared(batch_of, steps.prefill)
-    return Prepared(lambda index: steps.prefill(batch_of(index)), steps.decode)
+        return Prepared(batch_of, steps.prefill, len(batches))
+    return Prepared(lambda index: steps.prefill(batch_of(index)), steps.decode, len(batches))
 
 
 def check_generates(model: PreTrainedModel) -> None:
@@ -43,7 +43,7 @@ def check_generates(model: PreTrainedModel) -> None:
 def inferring(call: Prepared) -> Prepared:
     """The same in inference mode."""
     mode = torch.inference_mode
-    return Prepared(mode()(call.prepare), mode()(call.run))
+    return Prepared(mode()(call.prepare), mode()(call.run), call.period)
 
 
 def computed_in(dtype: DType) -> torch.dtype:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _WINDOW = 3
 _LONGEST_WARM_UP = 30
+_SECONDS_ON_CUDA = 0.5
+"""A warm-up on CUDA takes so long at least: an idle GPU raises its clocks only after a while."""
 _STILL_FASTER = 0.95
 _BOOTSTRAP_SAMPLES = 2000
 
@@ -65,10 +68,13 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A call of which only `run` is timed, on what `prepare` returns, which is told the number of the round."""
+    """A call of which only `run` is timed, on what `prepare` returns, which is told the number of the round; after so
+    many rounds as `period` comes the same again.
+    """
 
     prepare: Callable[[int], Any]
     run: Callable[[Any], object]
+    period: int = 1
 
     def ready(self, index: int) -> Callable[[], object]:
         """What is timed in this round, with its state prepared."""
@@ -90,18 +96,12 @@ def time_calls(
     where nothing else runs between its calls; a large model would else push a small one out of them.
 
     Before them come warm-up rounds, six or more, until each of the calls was no faster in three rounds than in the
-    three before. Times come from CUDA events where `device` is a CUDA device, from the wall clock elsewhere.
+    three before, or in a period than in the one before; on CUDA half a second of them at least. Times come from CUDA
+    events where `device` is a CUDA device, from the wall clock elsewhere.
     """
-    timer = _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
-    before: dict[str, list[float]] = {name: [] for name in calls}
-    warm: set[str] = set()  # a call is warm once and for all: with many of them noise would not let all be so at a time
-    for index in range(_LONGEST_WARM_UP):
-        _round(calls, timer, index, before)
-        warm |= {name for name, seconds in before.items() if _stable(seconds)}
-        if len(warm) == len(calls):
-            break
-    else:
-        logger.warning("after %d rounds of warm-up the calls still get faster", _LONGEST_WARM_UP)
+    on_cuda = device is not None and device.type == "cuda"
+    timer = _cuda_seconds if on_cuda else _wall_seconds
+    _warm_up(calls, timer, _SECONDS_ON_CUDA if on_cuda else 0.0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     timed = _primed(timer) if primed else timer
     for index in range(rounds):
@@ -117,16 +117,33 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ra
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
+def _warm_up(calls: Mapping[str, Call], timer: _Timer, least: float) -> None:
+    """Rounds until all calls are warm, for `least` seconds or more."""
+    before: dict[str, list[float]] = {name: [] for name in calls}
+    windows = {name: max(_WINDOW, call.period if isinstance(call, Prepared) else 1) for name, call in calls.items()}
+    longest = max(_LONGEST_WARM_UP, *(2 * window for window in windows.values()))
+    warm: set[str] = set()  # a call is warm once and for all: with many of them noise would not let all be so at a time
+    end = time.perf_counter() + least
+    for index in count():
+        _round(calls, timer, index, before)
+        warm |= {name for name, seconds in before.items() if _stable(seconds, windows[name])}
+        done = len(warm) == len(calls)
+        if (done or index + 1 >= longest) and time.perf_counter() >= end:
+            break
+    if not done:
+        logger.warning("after %d rounds of warm-up the calls still get faster", index + 1)
+
+
 def _round(calls: Mapping[str, Call], timer: _Timer, index: int, seconds: Mapping[str, list[float]]) -> None:
     for name in list(calls) if index % 2 else reversed(list(calls)):
         seconds[name].append(timer(calls[name], index))
 
 
-def _stable(seconds: Sequence[float]) -> bool:
+def _stable(seconds: Sequence[float], window: int) -> bool:
     """Whether the last rounds are not faster than those before: what is noise goes both ways, a warm-up only one."""
-    if len(seconds) < 2 * _WINDOW:
+    if len(seconds) < 2 * window:
         return False
-    before, now = seconds[-2 * _WINDOW : -_WINDOW], seconds[-_WINDOW:]
+    before, now = seconds[-2 * window : -window], seconds[-window:]
     return statistics.median(now) >= _STILL_FASTER * statistics.median(before)
 
 
