@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prune_core.folders.loading import structure_of
 from prune_core.linears import linear
@@ -199,6 +200,25 @@ def half_left(form, size, dtype, device="cpu"):
 def test_every_form_of_cuda_has_cases_with_something_to_try():
     assert SIZES.keys() == {form for form in FORMS if form.device == "cuda"}
     assert all(list(form.options(half_left(form, size, dtype))) for form, size, dtype in CASES)
+
+
+@pytest.mark.parametrize(("size", "copied"), [((256, 128), []), ((200, 72), ["constant_pad_nd"] * 2)])
+def test_two_of_four_copies_its_input_only_where_it_is_padded(monkeypatch, size, copied):
+    """Where there are no such kernels, with a packed weight that is dense."""
+    monkeypatch.setattr("prune_core.sparse.forms._has_kernels", lambda weight: True)
+    monkeypatch.setattr("torch.sparse.to_sparse_semi_structured", lambda weight: weight)
+    layer, given = half_left(TwoOfFour, size, torch.bfloat16), torch.randn(8, size[1], dtype=torch.bfloat16)
+    expected, ran = layer(given), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            ran.append(func.overloadpacket.__name__)
+            return func(*args, **kwargs or {})
+
+    TwoOfFour.make(layer, 64)
+    with torch.no_grad(), Watch():
+        torch.testing.assert_close(layer(given), expected, atol=5e-2, rtol=1e-2)
+    assert [name for name in ran if name in ("constant_pad_nd", "clone", "copy_")][: len(copied) + 1] == copied
 
 
 @pytest.mark.gpu

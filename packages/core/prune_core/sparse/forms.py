@@ -197,9 +197,9 @@ class TwoOfFour(Form):
     def _sparse(self, flat: Tensor) -> Tensor:
         assert self._packed is not None
         rows, columns = self._padding
-        bias = None if self.bias is None else F.pad(self.bias, (0, rows))
-        found = F.linear(F.pad(flat, (0, columns)), self._packed, bias)
-        return found[:, : self.out_features]
+        given = F.pad(flat, (0, columns)) if columns else flat  # a pad by nothing is a copy
+        bias = F.pad(self.bias, (0, rows)) if rows and self.bias is not None else self.bias
+        return F.linear(given, self._packed, bias)[:, : self.out_features]
 
 
 FORMS: tuple[type[Form], ...] = (RowsOfBlocks, StackedRows, BlockSparse, TwoOfFour)
