@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from prune_core import compact, save_compact
 from prune_core.errors import DataError, ExportError, ModelError, VerificationError
@@ -180,6 +180,23 @@ def test_sounds_without_a_processor(tmp_path):
     compacted("wav2vec2").save_pretrained(tmp_path / "model")
     facts = export_folder(str(tmp_path / "model"), tmp_path / "out", Wanted("torch-export", measure=QUICK))
     assert facts["inputs"]["input_values"] == {"dtype": "float32", "axes": ["batch", "length"]}
+
+
+def test_a_baseline_that_is_not_there_is_named_before_anything_is_exported(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "export_model", lambda *_: pytest.fail("the model was exported first"))
+    with pytest.raises(ModelError, match=r"^baseline: .*no-such-model"):
+        export_folder(
+            str(root / "small"), tmp_path / "out", Wanted("torch-export", baseline=str(root / "no-such-model"))
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_baseline_that_takes_fewer_tokens_is_timed_with_as_many(root, tmp_path):
+    config = load_saved(str(root / "my-bert")).config.to_dict() | {"max_position_embeddings": 6}
+    BertForSequenceClassification(BertConfig(**config)).save_pretrained(tmp_path / "short")
+    wanted = Wanted("torch-export", baseline=str(tmp_path / "short"), measure=QUICK)
+    facts = export_folder(str(root / "small"), tmp_path / "out", wanted)
+    assert facts["speed"]["length"] == 6
 
 
 def test_a_decoder_says_that_it_has_no_cache(tmp_path):

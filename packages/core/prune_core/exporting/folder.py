@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core import __version__
-from prune_core.errors import ExportError, ModelError
+from prune_core.errors import ExportError, ModelError, PruneError
 from prune_core.exporting.batches import dummy, made_up, real
 from prune_core.exporting.formats import Exporter, Runtime, exporter
 from prune_core.exporting.parity import Parity, prove
@@ -77,6 +78,7 @@ def export_folder(model: str, output: Path, wanted: Wanted) -> dict[str, Any]:
     if wanted.task is not None:
         job = trained_job(Recipe.parse({"model": model, "task": wanted.task.model_dump()}), "cpu")
     loaded = (job.task.load_model(model) if job else load_saved(model)).eval()
+    dense = None if wanted.baseline is None else _baseline(wanted.baseline)
     processor = job.task.processor if job else find_processor(model)
     names = getattr(processor, "model_input_names", ())
     batches: Sequence[Batch] = real(loaded, job.task) if job else made_up(loaded, names)
@@ -87,7 +89,7 @@ def export_folder(model: str, output: Path, wanted: Wanted) -> dict[str, Any]:
         if wanted.int8:
             facts["int8"] = round_to_int8(target, draft, wanted.int8, batches, (loaded, job))
         facts["files"] = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
-        facts["speed"] = _speed(target, draft, loaded, wanted, names)
+        facts["speed"] = _speed(target, draft, (loaded, dense), wanted.measure, names)
         facts["notes"] = _notes(loaded, wanted)
         (draft / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         loaded.config.save_pretrained(draft)
@@ -152,20 +154,42 @@ def _facts(target: Exporter, model: PreTrainedModel, traced: Traced, parity: Par
     }
 
 
-def _speed(target: Exporter, folder: Path, model: PreTrainedModel, wanted: Wanted, names: Any) -> dict[str, Any]:
+@contextmanager
+def _of_the_baseline() -> Iterator[None]:
+    """Errors in here say of which of the two models they are."""
+    try:
+        yield
+    except PruneError as error:
+        raise type(error)(f"baseline: {error}") from error
+
+
+def _baseline(path: str) -> PreTrainedModel:
+    with _of_the_baseline():
+        model = load_saved(path)
+    model.eval()
+    return model
+
+
+def _speed(
+    target: Exporter,
+    folder: Path,
+    models: tuple[PreTrainedModel, PreTrainedModel | None],
+    section: MeasureSection,
+    names: Any,
+) -> dict[str, Any]:
     """Timings of the exported model and, in float32, of the baseline, which is exported for that alone."""
-    section = fitting(wanted.measure, model)
+    model, dense = models
+    section = fitting(section if dense is None else fitting(section, dense), model)
 
     def timed(one: PreTrainedModel, place: Path) -> Timed:
         return target.load(place), dummy(one, section.batch_size, section.length, names)
 
     sides = {"model": timed(model, folder)}
-    if wanted.baseline is None:
-        return measure_speed(sides, section)
-    dense = load_saved(wanted.baseline).eval()
     with tempfile.TemporaryDirectory() as place:
-        export_model(dense, Path(place), target, made_up(dense, names))
-        sides["baseline"] = timed(dense, Path(place))
+        if dense is not None:
+            with _of_the_baseline():
+                export_model(dense, Path(place), target, made_up(dense, names))
+                sides["baseline"] = timed(dense, Path(place))
         return measure_speed(sides, section)
 
 
