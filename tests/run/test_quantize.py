@@ -60,6 +60,13 @@ def test_killed_in_the_middle_of_it(trained, recipe, children, same_result, tmp_
     assert same_result(tmp_path / "run", expected)
 
 
+def test_without_a_fill_the_proof_is_of_before_this_training(trained, recipe, tmp_path):
+    manifest = run(recipe(tmp_path / "run", training={"max_steps": 2}, quantize=FOR_INT8 | {"max_steps": 1}))
+    assert manifest["filled"], "its weights are not the masked model's"
+    assert manifest["summary"][-2]["figure"] == "masked = compact (before the training for int8)"
+    assert trained[1]["summary"][-2]["figure"] == "masked = compact (before the fill)"
+
+
 def test_sparse_strategies_refuse_it(recipe, tmp_path):
     with pytest.raises(RecipeError, match=r"quantize: block leaves zeros out on disk, .*leave quantize out"):
         check(recipe(tmp_path / "run", strategy="block", quantize=FOR_INT8))

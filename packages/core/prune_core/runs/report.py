@@ -28,14 +28,15 @@ class Results:
 
     `int8` are those of the pruned model in int8, empty where it was not trained for that. `share` of the dense model's
     prunable weights was there when the pruning began, after layers had been removed; `whole` counts its units by key.
-    `rounding` is what it cost to store the word embeddings in few bits, where that was asked for.
+    `further` names the first training of the compact model, None where it had none. `rounding` is what
+    it cost to store the word embeddings in few bits, where that was asked for.
     """
 
     metric: str
     dense: dict[str, float]
     pruned: dict[str, float]
     asked: float | None
-    filled: bool
+    further: str | None
     compaction: Compaction
     verification: Verification
     comparison: Comparison
@@ -62,7 +63,7 @@ class Results:
             "speedup": self.comparison.to_dict(),
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
             **({"rounding": asdict(self.rounding)} if self.rounding else {}),
-            "filled": self.filled,
+            "filled": self.further is not None,
             "needs_prune_core": needs_us(self.compaction.model),
             "alignment": self.alignment.to_dict(),
             "notes": [*self.compaction.notes, *self.alignment.notes()],
@@ -78,7 +79,7 @@ class Results:
         where = self.comparison.machine.device + ("" if dtype == "float32" else f", {dtype}")
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
         title = self.metric if self.greater_is_better else f"{self.metric} (lower is better)"
-        then = "the fill" if self.filled else "the rounding" if self.rounding else None
+        then = self.further or ("the rounding" if self.rounding else None)
         when = f" (before {then})" if then else ""
         return [
             _row(title, "-" if before is None else _rounded(before), _rounded(self.pruned[self.metric])),

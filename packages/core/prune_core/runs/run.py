@@ -318,7 +318,7 @@ def _report(
         pruned=evaluate_model(job, model),
         int8=_in_int8(ready, compaction),
         asked=ready.strategy.target,
-        filled=ready.fill is not None or ready.quantize is not None,
+        further="the fill" if ready.fill else "the training for int8" if ready.quantize else None,
         compaction=compaction,
         verification=verification,
         rounding=rounding,
