@@ -110,6 +110,26 @@ class TestAnotherRecipe:
         with pytest.raises(RunError, match=r"training\.max_steps \(8 before, 9 now\)"):
             run(edited, resume=True)
 
+    @pytest.mark.parametrize(
+        ("line", "edited", "named"),
+        [
+            ("teacher: self", "teacher: none", r"teacher \(self before, none now\)"),
+            ("teacher: self", "teacher: dense", r"teacher \(self before, dense now\)"),
+            ("  max_length: 16", "  max_length: 12", r"task\.max_length \(16 before, 12 now\)"),
+            ("  metric: f1", "  metric: accuracy", r"task\.metric \(f1 before, accuracy now\)"),
+        ],
+    )
+    def test_an_edited_teacher_or_task(self, line, edited, named, recipe, inputs, tmp_path):
+        task = {**inputs["bert"]["task"], "metric": "f1", "max_length": 16}
+        own = tmp_path / "run"
+        run(recipe(own, teacher="self", task=task, training={"max_steps": 1}))
+        (own / "manifest.json").unlink()
+        text = (own / "recipe.yaml").read_text()
+        assert f"{line}\n" in text
+        (own / "recipe.yaml").write_text(text.replace(f"{line}\n", f"{edited}\n"))
+        with pytest.raises(RunError, match=named):
+            run(Workspace(own).read_recipe(), resume=True)
+
     def test_what_nothing_trained_depends_on_may_change(self, own, recipe):
         (own / "manifest.json").unlink()
         measure = {"batch_size": 2, "length": 8, "rounds": 3}

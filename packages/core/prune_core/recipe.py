@@ -210,6 +210,8 @@ class PluginsSection(Fields):
 Align = Literal["auto"] | Annotated[int, Field(ge=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
+TEACHERS = ("self", "none", "auto")
+"""What a recipe says of the teacher where it names no model."""
 
 
 class Recipe(Fields):
@@ -277,7 +279,7 @@ class Recipe(Fields):
     @classmethod
     def _teacher_is_a_word_or_a_model(cls, teacher: str) -> str:
         word = teacher.strip().lower()
-        if (word in ("self", "none", "auto", "") and teacher != word) or not word:
+        if (word in (*TEACHERS, "") and teacher != word) or not word:
             raise ValueError(f"did you mean {word!r}?" if word else "self, none, auto or a model was expected")
         return teacher
 

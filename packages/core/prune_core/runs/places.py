@@ -9,6 +9,8 @@ from prune_core.recipe import Recipe
 
 EARLIER = ("rewind", "within")
 """Fields of a strategy that name an earlier run."""
+PLACES = {"strategy": EARLIER, "task": ("dataset", "train_file", "validation_file", "further_validation")}
+"""Fields of a recipe's sections that may name a place: a user may move what lies there."""
 
 
 def absolute(recipe: Recipe) -> Recipe:

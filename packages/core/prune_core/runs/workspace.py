@@ -14,9 +14,9 @@ from typing import Any
 from prune_core.distributed.processes import is_main
 from prune_core.errors import RecipeError, RunError
 from prune_core.files import remove, remove_drafts, write_text
-from prune_core.recipe import Recipe, differences, read_yaml
+from prune_core.recipe import TEACHERS, Recipe, differences, read_yaml
 from prune_core.runs.locking import LOCK, held
-from prune_core.runs.places import EARLIER, absolute, moved_along, sources
+from prune_core.runs.places import PLACES, absolute, moved_along, sources
 
 logger = logging.getLogger(__name__)
 
@@ -227,9 +227,11 @@ def _keep_sources(folder: Path, recipe: Recipe) -> None:
 
 def trained_by(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides how it trains, as plain data; not where things lie, which a user may move."""
-    whole, places = absolute(recipe).model_dump(mode="json"), ("model", "task", "teacher")
-    strategy = {name: value for name, value in whole["strategy"].items() if name not in EARLIER}
-    whole |= {"strategy": strategy}
+    whole, places = absolute(recipe).model_dump(mode="json"), ["model"]
+    if recipe.teacher not in TEACHERS:
+        places.append("teacher")
+    for section, named in PLACES.items():
+        whole[section] = {name: value for name, value in whole[section].items() if name not in named}
     return {name: value for name, value in whole.items() if name not in (*_UNTRAINED, *places)}
 
 
@@ -238,7 +240,7 @@ def _same_recipe(workspace: Workspace, recipe: Recipe) -> None:
     before = absolute(workspace.read_recipe()).model_dump(mode="json")
     now = absolute(recipe).model_dump(mode="json")
     begun = before | workspace.read_begun().get("recipe", {})
-    begun |= {"strategy": before["strategy"] | begun["strategy"]}
+    begun |= {section: before[section] | begun[section] for section in PLACES}
     ignored = {*_UNTRAINED, *(("model", "task") if recipe.model is None else ())}  # the demonstration makes those
     ignored |= set() if workspace.has_trained_compact() else {"compactor"}
     compared = [name for name in now if name not in ignored]
