@@ -42,7 +42,7 @@ def test_nothing_is_tried_where_nothing_can_be_won():
     assert not list(RowsOfBlocks.options(nn.Linear(128, 256)))
     assert not list(RowsOfBlocks.options(layer_of_blocks(0.9)))
     assert list(RowsOfBlocks.options(layer_of_blocks(0.3))) == [32, 64, 128]
-    assert list(BlockSparse.options(layer_of_blocks(0.3))) == [32]
+    assert list(BlockSparse.options(layer_of_blocks(0.3))) == [32, 16]
     half = layer_of_blocks(0.3).to(torch.bfloat16)
     assert not list(TwoOfFour.options(half))
     with torch.no_grad():
@@ -221,11 +221,26 @@ def test_two_of_four_copies_its_input_only_where_it_is_padded(monkeypatch, size,
     assert [name for name in ran if name in ("constant_pad_nd", "clone", "copy_")][: len(copied) + 1] == copied
 
 
+@pytest.mark.parametrize("tokens", [5, 16, 17])
+def test_tokens_of_block_sparse_rows_are_padded_to_whole_blocks(monkeypatch, tokens):
+    """As torch's Triton kernels need them; here it is computed on the CPU, which takes any number."""
+    layer, given, seen = half_left(BlockSparse, (256, 128), torch.float32), torch.randn(tokens, 128), []
+    expected, product = layer(given), nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda x, *more: (seen.append(len(x)), product(x, *more))[1])
+    for block in (32, 16):
+        BlockSparse.make(layer, block)
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(given), expected, atol=1e-5, rtol=0)
+        make_dense(layer)
+    assert seen == [32, 16 if tokens <= 16 else 32]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("form", "size", "dtype"), CASES)
-def test_forms_of_cuda_compute_the_same(form, size, dtype):
+@pytest.mark.parametrize("tokens", [64, 7])
+def test_forms_of_cuda_compute_the_same(form, size, dtype, tokens):
     layer = half_left(form, size, dtype, "cuda")
-    given = torch.randn(64, size[1], device="cuda", dtype=dtype)
+    given = torch.randn(tokens, size[1], device="cuda", dtype=dtype)
     expected = layer(given).detach()
     for option in form.options(layer):
         form.make(layer, option)

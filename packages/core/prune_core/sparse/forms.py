@@ -19,7 +19,7 @@ _BLOCKS = (128, 64, 32, 16)
 _TILE = 64
 """Rows and columns of what torch packs two of four come in multiples of this for every dtype and backend."""
 _HALF = (torch.float16, torch.bfloat16)
-_DERIVED = ("_parts", "_stacks", "_places", "_packed", "_padding", "_of")
+_DERIVED = ("_parts", "_stacks", "_places", "_block", "_packed", "_padding", "_of")
 
 
 class Form(nn.Linear, ABC):
@@ -132,10 +132,13 @@ class StackedRows(RowsOfBlocks):
 
 
 class BlockSparse(Form):
-    """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels."""
+    """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels where tokens are a multiple of a block:
+    they are padded to one.
+    """
 
     kind, device = "block-sparse rows", "cuda"
     _WORTH = 0.5
+    _block: int
     _packed: Tensor
 
     @classmethod
@@ -144,13 +147,16 @@ class BlockSparse(Form):
             fits = layer.out_features % size == 0 and layer.in_features % size == 0
             if fits and _stored(layer.weight, size) < cls._WORTH:
                 yield size
-                return  # larger blocks of as many zeros compute faster
 
     def _derive(self, option: int) -> None:
-        self._packed = self.weight.detach().to_sparse_bsr((option, option))
+        self._block = option
+        with torch.inference_mode():  # one that was made outside of it cannot be turned in it, as a product does
+            self._packed = self.weight.detach().to_sparse_bsr((option, option))
 
     def _sparse(self, flat: Tensor) -> Tensor:
-        return F.linear(flat, self._packed, self.bias)
+        missing = -len(flat) % self._block
+        given = F.pad(flat, (0, 0, 0, missing)) if missing else flat
+        return F.linear(given, self._packed, self.bias)[: len(flat)]
 
 
 class TwoOfFour(Form):
