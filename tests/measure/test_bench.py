@@ -237,6 +237,11 @@ def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: P
     found = bench_folders([name], name, grid, "cpu")
     assert [side.name for side in found.rows[0].sides] == [name, f"{name} (2)"]
     assert found.rows[0].sides[1].file_bytes == (tmp_path / "model/model.safetensors").stat().st_size
+    (tmp_path / "one.csv").write_text("text,label\ngood film,1\nbad,0\n")
+    assert sorted(text_lengths(str(tmp_path / "one.csv"), name, [])) == [3, 4]
+    (tmp_path / "two.csv").write_text("text,label\ngood film,positive\nbad,negative\n")
+    with pytest.raises(DataError, match=r"two\.csv has several columns of strings, text, label: give a txt file"):
+        text_lengths(str(tmp_path / "two.csv"), name, [])
     with pytest.raises(DataError):
         text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [])
 

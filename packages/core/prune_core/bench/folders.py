@@ -16,6 +16,8 @@ from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure import Bench, Row, bench, folder_size
 from prune_core.runs.configuring import validated
 from prune_core.runs.preparation import make_job
+from prune_core.tasks.data import file_table
+from prune_core.tasks.texts import text_columns
 from prune_core.tasks.tokens import load_tokenizer
 
 
@@ -45,8 +47,9 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
 def text_lengths(source: str, model: str, limits: Sequence[int]) -> list[int]:
     """Tokens of each text of a data set in random order, cut to the least of `limits`.
 
-    `source` is a file (txt, a text a line, or a table whose columns of strings are the texts), or a task, by name,
-    whose validation features are taken; the tokenizer is that of `model`. DataError where they have no token ids.
+    `source` is a file (txt, a text a line, or a table with one column of strings), or a task, by name, whose validation
+    features are taken; the tokenizer is that of `model`. DataError where they have no token ids, or a table has several
+    columns of strings, which may be labels, or pairs that a model reads as one text.
     """
     found = _in_file(Path(source), model) if Path(source).is_file() else _in_task(source, model)
     lengths = [min([length, *limits]) for length in found if length > 0]
@@ -65,6 +68,12 @@ def _limits(models: Iterable[PreTrainedModel], new_tokens: int) -> list[int]:
 
 
 def _in_file(path: Path, model: str) -> list[int]:
+    columns = [] if path.suffix.lower() == ".txt" else text_columns(file_table(path))
+    if len(columns) > 1:
+        raise DataError(
+            f"lengths_of: {path} has several columns of strings, {', '.join(columns)}: give a txt file with a text a "
+            "line, a table with one such column, or a task by its name"
+        )
     tokens = load_tokenizer(model)(corpus_texts(path), truncation=False, padding=False)["input_ids"]
     return [len(ids) for ids in tokens]
 

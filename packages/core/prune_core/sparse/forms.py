@@ -132,8 +132,8 @@ class StackedRows(RowsOfBlocks):
 
 
 class BlockSparse(Form):
-    """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels where tokens are a multiple of a block:
-    they are padded to one.
+    """On CUDA: torch's block-sparse rows (BSR), whose products are Triton kernels where tokens are a multiple of a
+    block: they are padded to one.
     """
 
     kind, device = "block-sparse rows", "cuda"
