@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_core.errors import DataError, MaskError, ModelError, RecipeError, RunError
 from prune_core.folders.compacting import compact_folder
+from prune_core.folders.pretrained import load_saved
 from prune_core.masks import MaskSet
 from prune_core.recipe import TaskSection
 from prune_core.runs.run import evaluate_folder
@@ -139,6 +140,12 @@ class TestCompactFolder:
         assert report["bytes"] == sum(path.stat().st_size for path in (tmp_path / "again").glob("*.safetensors"))
         processor = "tokenizer.json" if family == "bert" else "preprocessor_config.json"
         assert (tmp_path / "again" / processor).is_file()
+
+    def test_a_model_of_few_tokens_is_proven_on_as_many(self, write_bert, tmp_path):
+        dense = Path(write_bert(tmp_path / "short", max_position_embeddings=6))
+        random_masks(load_saved(str(dense)), "head").save(tmp_path / "masks.safetensors")
+        report = compact_folder(dense, tmp_path / "masks.safetensors", tmp_path / "small")
+        assert report["verification"]["samples"] == 4
 
     def test_what_is_there_is_never_replaced(self, finished, tmp_path):
         folder, _ = finished()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from prune_core.errors import RecipeError, TrainingError
 from prune_core.folders.loading import structure_of
 from prune_core.masks import MaskSet
-from prune_core.measure import dummy_inputs
+from prune_core.measure import dummy_inputs, fitted
 from prune_core.plugins import import_target, load_plugins
 from prune_core.recipe import Recipe
 from prune_core.runs.configuring import strategy_config
@@ -61,7 +61,7 @@ class Pruning:
         self.total_steps = total_steps
         structure = structure_of(model)
         if needed(structure):
-            offered = list(islice(calibration(), 1)) or [dummy_inputs(model, 2, _LENGTH)]
+            offered = list(islice(calibration(), 1)) or [dummy_inputs(model, 2, fitted(model, _LENGTH))]
             prove(model, structure, offered[0])
         self._strategy.prepare(Context(model, structure, total_steps, seed, calibration))
         self._step = 0

@@ -9,9 +9,8 @@ import torch
 
 from prune_core.compaction.layers import Layer, Shortening, by_list, layers_of, output_of, without
 from prune_core.errors import ModelError
-from prune_core.folders.pretrained import usable_length
 from prune_core.linears import linear, outputs
-from prune_core.measure import dummy_inputs, placed
+from prune_core.measure import dummy_inputs, fitted, placed
 from prune_core.structure import ModelStructure
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def _replaceable(model: nn.Module, layer: Layer) -> bool:
 def _handing_on(model: PreTrainedModel, layers: Sequence[Layer]) -> list[Layer]:
     """Those that hand on what they get plus their output biases, on random inputs; none where no inputs are known."""
     try:
-        inputs = dummy_inputs(model, 2, min(LENGTH, usable_length(model.config) or LENGTH))
+        inputs = dummy_inputs(model, 2, fitted(model, LENGTH))
     except ModelError:
         return []
     seen: set[str] = set()

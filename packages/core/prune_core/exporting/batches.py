@@ -10,8 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.errors import ExportError
-from prune_core.folders.pretrained import usable_length
-from prune_core.measure import dummy_inputs
+from prune_core.measure import dummy_inputs, fitted
 from prune_core.task import Task
 
 SIZES = ((3, 12), (1, 7), (5, 24))
@@ -24,8 +23,7 @@ CALIBRATION = 128
 
 def made_up(model: PreTrainedModel, names: Sequence[str] = ()) -> list[dict[str, Tensor]]:
     """Random batches of several sizes, padded where the model takes masks. `names`: what its tokenizer makes."""
-    longest = usable_length(model.config.get_text_config()) or max(length for _, length in SIZES)
-    return [_padded(dummy(model, rows, min(length, longest), names)) for rows, length in SIZES]
+    return [_padded(dummy(model, rows, fitted(model, length), names)) for rows, length in SIZES]
 
 
 def dummy(model: PreTrainedModel, rows: int, length: int, names: Sequence[str] = ()) -> dict[str, Tensor]:

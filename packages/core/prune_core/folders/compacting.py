@@ -18,7 +18,7 @@ from prune_core.folders.processors import find_processor
 from prune_core.folders.rescue import load_pruned, masks_of_zeros
 from prune_core.folders.shipping import portably
 from prune_core.masks import MaskSet
-from prune_core.measure import dummy_inputs, folder_size, placed
+from prune_core.measure import dummy_inputs, fitted, folder_size, placed
 from prune_core.recipe import Recipe
 from prune_core.rewriting.depth import bypassed, shortened
 from prune_core.runs.configuring import plugins_of
@@ -49,7 +49,7 @@ def compact_folder(model: Path, masks: Path | None, output: Path, recipe: Recipe
     decided.bake(dense)
     shorter, shortening = shortened(dense, structure, recipe.depth)
     share = structure_of(shorter, plugins).size(shorter) / structure.size(dense)
-    batches = [placed(dummy_inputs(dense, 4, 16), dense)]
+    batches = [placed(dummy_inputs(dense, 4, fitted(dense, 16)), dense)]
     gone = {unit for layer in shortening.gone for unit in layer.units}
     with bypassed(dense, shortening.gone):
         pruned = [unit for unit in structure.under(decided).units if unit not in gone]

@@ -5,7 +5,7 @@ from prune_core.measure.comparison import Comparison, compare, compare_folders, 
 from prune_core.measure.flops import count_flops
 from prune_core.measure.grids import Bench, Failure, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
-from prune_core.measure.inputs import dummy_inputs, placed
+from prune_core.measure.inputs import dummy_inputs, fitted, placed
 from prune_core.measure.memory import activation_bytes, folder_size, weight_bytes
 from prune_core.measure.runtimes import DENSE, LayerForm
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
@@ -32,6 +32,7 @@ __all__ = [
     "compare_folders",
     "count_flops",
     "dummy_inputs",
+    "fitted",
     "fitting",
     "folder_size",
     "machine",

@@ -7,9 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Grid
-from prune_core.folders.pretrained import load_saved, usable_length
+from prune_core.folders.pretrained import load_saved
 from prune_core.measure.grids import Side, bench
 from prune_core.measure.host import Machine
+from prune_core.measure.inputs import fitted
 from prune_core.measure.memory import folder_size
 from prune_core.measure.timing import Ratio
 from prune_core.recipe import MeasureSection
@@ -67,8 +68,7 @@ def compare_folders(model: str, baseline: str, section: MeasureSection, device: 
 
 def fitting(section: MeasureSection, model: PreTrainedModel) -> MeasureSection:
     """The section with no more tokens than the model takes: a run or an export shall not fail at its last stage."""
-    longest = usable_length(model.config.get_text_config()) or section.length
-    return section.model_copy(update={"length": min(section.length, longest)})
+    return section.model_copy(update={"length": fitted(model, section.length)})
 
 
 def compare(

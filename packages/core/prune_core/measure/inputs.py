@@ -46,6 +46,11 @@ def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[s
     return inputs
 
 
+def fitted(model: PreTrainedModel, length: int) -> int:
+    """`length`, or as many tokens as the model takes where that is less."""
+    return min(length, usable_length(model.config.get_text_config()) or length)
+
+
 def ragged_inputs(model: PreTrainedModel, lengths: Sequence[int], left: bool) -> dict[str, Tensor]:
     """A random batch of texts of these lengths, padded to the longest, on the `left` as for decoding or on the right.
 
@@ -119,9 +124,10 @@ def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
 
 def _check_length(model: PreTrainedModel, length: int, longest: int | None, new_tokens: int = 0) -> None:
     if longest is not None and length + new_tokens > longest:
-        new = f" and {new_tokens} new ones" if new_tokens else ""
+        new, whole = (f" and {new_tokens} new ones", " in all") if new_tokens else ("", "")
         raise RecipeError(
-            f"measure.length: {length} tokens{new} were asked for, {type(model).__name__} takes {longest} at most"
+            f"{length} tokens{new} were asked for, {type(model).__name__} takes {longest} at most: "
+            f"give {longest} or less{whole}"
         )
 
 
