@@ -31,12 +31,6 @@ def topk(scores, density: float) -> Array:
     return highest(scores, round(density * scores.size))
 
 
-def topk_global(scores, density: float) -> list[Array]:
-    mask = topk(np.concatenate([one.ravel() for one in scores]), density)
-    ends = np.cumsum([one.size for one in scores])[:-1]
-    return [part.reshape(one.shape) for part, one in zip(np.split(mask, ends), scores, strict=True)]
-
-
 def threshold(scores, cut: float, floor: float = 0.0) -> Array:
     mask = np.asarray(scores > cut, dtype=np.float64)
     survivors = min(int(floor * scores.size) + 1, scores.size) if floor else 0

@@ -43,13 +43,6 @@ def test_topk(scores, density):
     same(mask, reference.topk(scores, density))
 
 
-@given(st.lists(any_scores, min_size=1, max_size=4), densities)
-def test_topk_global(scores, density):
-    masks = binarizers.topk_global([torch.from_numpy(one) for one in scores], density)
-    for ours, wanted in zip(masks, reference.topk_global(scores, density), strict=True):
-        same(ours, wanted)
-
-
 @given(any_scores, st.one_of(distinct, tied), floors)
 def test_threshold(scores, cut, floor):
     mask = binarizers.threshold(torch.from_numpy(scores), cut, floor)

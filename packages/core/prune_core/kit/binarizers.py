@@ -28,12 +28,6 @@ def topk(scores: Tensor, density: float) -> Tensor:
     return kept.view_as(scores).to(scores.dtype)
 
 
-def topk_global(scores: list[Tensor], density: float) -> list[Tensor]:
-    """`topk` over all scores at once: a matrix may keep more than its share."""
-    mask = topk(torch.cat([one.flatten() for one in scores]), density)
-    return [part.view_as(one) for part, one in zip(mask.split([s.numel() for s in scores]), scores, strict=True)]
-
-
 def above(scores: Tensor, cut: Tensor, out: Tensor | None = None) -> Tensor:
     """1 where scores > `cut`, a scalar, in `out` or in a tensor like them: no mask of booleans is made first."""
     return torch.gt(scores, cut, out=torch.empty_like(scores) if out is None else out)

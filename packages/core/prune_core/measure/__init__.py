@@ -2,7 +2,7 @@
 
 from prune_core.bench.grid import Grid, Setting
 from prune_core.measure.comparison import Comparison, compare, compare_folders, fitting
-from prune_core.measure.flops import count_flops
+from prune_core.measure.flops import flops_of
 from prune_core.measure.grids import Bench, Failure, Row, Side, bench
 from prune_core.measure.host import Machine, machine, pick_device
 from prune_core.measure.inputs import dummy_inputs, fitted, placed
@@ -30,10 +30,10 @@ __all__ = [
     "bench",
     "compare",
     "compare_folders",
-    "count_flops",
     "dummy_inputs",
     "fitted",
     "fitting",
+    "flops_of",
     "folder_size",
     "machine",
     "paired_ratio",
