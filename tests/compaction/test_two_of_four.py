@@ -17,6 +17,7 @@ from prune_core.granularity import NM
 from prune_core.kit.binarizers import n_of_m
 from prune_core.linears import linear
 from prune_core.masks import Mask, MaskSet
+from prune_core.measure import DENSE, Grid, bench
 from prune_core.plugins import load_plugins
 from prune_core.sparse import forms
 from prune_core.sparse.forms import Form, TwoOfFour, make_dense
@@ -201,6 +202,20 @@ class TestLazily:
         with torch.inference_mode():
             again(**inputs_of(again))
         assert len(kernels) == len(structure_of(again).left_in(again))
+
+    def test_a_measurement_says_which_linears_are_packed(self, kernels):
+        """A dense model has none, and in float32 no linear is."""
+        model = tiny_model("bert")
+        smaller = compact(model, patterned(model), "two-of-four").model.eval()
+        grid = Grid(batch_sizes=(1,), lengths=(4,), dtypes=("float32", "bfloat16"), rounds=3)
+        for row, form in zip(
+            bench({"dense": model, "small": smaller}, grid, "cpu").rows, (DENSE, TwoOfFour.kind), strict=True
+        ):
+            dense, small = row.sides
+            assert dense.forms is None
+            assert [one.layer for one in small.forms] == list(structure_of(smaller).left_in(smaller))
+            assert {(one.form, one.gain) for one in small.forms} == {(form, None)}
+            assert all(0.4 < one.density <= 0.5 for one in small.forms)
 
 
 def test_a_loaded_model_trains_saves_and_loads_on(tmp_path):

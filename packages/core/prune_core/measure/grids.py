@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prune_core.bench.grid import EXPORTED, TRACED, Attention, Grid, Setting
+from prune_core.bench.grid import EXPORTED, TRACED, Attention, Grid, Runtime, Setting
 from prune_core.errors import RecipeError, brief
 from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
 from prune_core.measure.flops import flops_of
@@ -25,7 +25,7 @@ from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
 from prune_core.measure.inputs import check_room, dummy_inputs, placed, ragged_inputs, unpadded
 from prune_core.measure.memory import activation_bytes, weight_bytes
-from prune_core.measure.runtimes import Formed, LayerForm, Runs, opener
+from prune_core.measure.runtimes import DENSE, Formed, LayerForm, Runs, opener
 from prune_core.measure.timing import Prepared, Ratio, Timing, paired_ratio, time_calls
 from prune_core.recipe import DType
 
@@ -38,7 +38,7 @@ class Side:
     """One of the models. `weight_bytes`: parameters and buffers in memory; `activation_bytes`: peak on top of them in
     one call, None for a CUDA graph or an export, which hold their own; `file_bytes`: weight files on disk, where the
     folder is known; `flops`: of one batch, the mean over batches of several lengths; `forms`: what its linears compute
-    as where zeros are skipped, None elsewhere.
+    as where zeros may be skipped, None elsewhere.
     """
 
     name: str
@@ -165,7 +165,7 @@ class _Session:
                     flops=self._flops(name, batches[name], setting),
                     weight_bytes=weight_bytes(model),
                     activation_bytes=self._activations(calls[name], len(batches[name]), setting),
-                    forms=_forms(runs[name]),
+                    forms=_forms(model, runs[name], setting.runtime),
                 )
                 for name, model in models.items()
             )
@@ -205,8 +205,18 @@ def _counted(model: PreTrainedModel) -> Attention | None:
     return None if model.config._attn_implementation in ("eager", "sdpa") else "eager"
 
 
-def _forms(runs: Runs) -> tuple[LayerForm, ...] | None:
-    return runs.forms if isinstance(runs, Formed) else None
+def _forms(model: PreTrainedModel, runs: Runs, runtime: Runtime) -> tuple[LayerForm, ...] | None:
+    """What the linears compute as: chosen for `runs`, or two of four by themselves, which no trace and no export is."""
+    from prune_core.sparse.forms import TwoOfFour, packed_in
+
+    if isinstance(runs, Formed):
+        return runs.forms
+    packed = packed_in(model) if runtime in ("torch", "cuda-graphs") else {}
+    forms = {name: TwoOfFour.kind if there else DENSE for name, there in packed.items()}
+    weights: dict[str, Tensor] = {name: model.get_parameter(f"{name}.weight") for name in forms}
+    return (
+        tuple(LayerForm(name, form, float((weights[name] != 0).float().mean())) for name, form in forms.items()) or None
+    )
 
 
 def _check(models: Mapping[str, PreTrainedModel], grid: Grid, device: torch.device, texts: Sequence[int]) -> None:

@@ -29,15 +29,16 @@ DENSE = "dense"
 class LayerForm:
     """What a linear computes as now, and how many times faster that is than densely (95 % interval: low, high).
 
-    Where no form was faster it is dense, and the figures are those of the best that was tried, or 1 of none.
+    Where no form was faster it is dense, and the figures are those of the best that was tried, or 1 of none. None: it
+    is two of four by itself, and was not measured.
     """
 
     layer: str
     form: str
     density: float
-    gain: float
-    low: float
-    high: float
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

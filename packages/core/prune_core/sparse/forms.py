@@ -208,6 +208,11 @@ class TwoOfFour(Form):
         return F.linear(given, self._packed, bias)[:, : self.out_features]
 
 
+def packed_in(model: nn.Module) -> dict[str, bool]:
+    """Names of the linears that are `TwoOfFour`, and whether each computes packed where it is now."""
+    return {name: layer._ready() for name, layer in model.named_modules() if isinstance(layer, TwoOfFour)}
+
+
 FORMS: tuple[type[Form], ...] = (RowsOfBlocks, StackedRows, BlockSparse, TwoOfFour)
 
 
