@@ -113,9 +113,11 @@ def test_bake_zeroes_even_what_is_no_number():
 
 def test_bake_refuses_another_model():
     mask = Mask(Element(), torch.ones(2, 2, dtype=torch.bool), (2, 2))
-    with pytest.raises(MaskError, match=r"'other\.weight', which the model does not have"):
+    with pytest.raises(MaskError, match=r"'other\.weight', which the model does not have: give the model that"):
         MaskSet({"other.weight": mask}).bake(nn.Linear(2, 2))
-    with pytest.raises(MaskError, match=r"the mask of 'weight' is for shape \[2, 2\], the model has \[2, 3\]"):
+    with pytest.raises(
+        MaskError, match=r"the mask of 'weight' is for shape \[2, 2\], the model has \[2, 3\]: give the model that"
+    ):
         MaskSet({"weight": mask}).bake(nn.Linear(3, 2))
 
 

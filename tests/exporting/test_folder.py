@@ -133,20 +133,25 @@ class Wrong(Exporter):
     """Exports to nothing, and puts out what the model does not."""
 
     name = file = "wrong"
+    labels = 2
 
     def write(self, traced, folder):
         (folder / self.file).touch()
 
     def open(self, folder):
-        return lambda batch: {"logits": torch.ones(len(batch["input_ids"]), 2)}
+        return lambda batch: {"logits": torch.ones(len(batch["input_ids"]), self.labels)}
 
     def versions(self):
         return {}
 
 
-def test_nothing_is_left_where_outputs_differ(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("labels", "said"), [(2, r"a difference of .* \(at most "), (3, r"shape \[\d+, 3\], the model ")]
+)
+def test_nothing_is_left_where_outputs_differ(labels, said, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Wrong, "labels", labels)
     monkeypatch.setattr(folder, "exporter", lambda name: Wrong())
-    with pytest.raises(VerificationError, match=r"a difference of .* \(at most .*nothing was written"):
+    with pytest.raises(VerificationError, match=rf"{said}.*nothing was written; try another --format"):
         export_folder(str(root / "small"), tmp_path / "out", Wanted("wrong"))
     assert list(tmp_path.iterdir()) == []
 

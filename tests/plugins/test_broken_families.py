@@ -69,6 +69,8 @@ def test_a_family_whose_constants_are_wrong(how: str, add: Add, load: Load, tmp_
     model.save_pretrained(tmp_path / "zeros")
     before = sorted(path.name for path in tmp_path.iterdir())
     said = {"uniform": {"compactor": "uniform"}, "depth": {"depth": {"keep": 2}}, "dense": {}}[how]
-    with pytest.raises(VerificationError, match=r"the models differ: masked - compact .* no model was written"):
+    with pytest.raises(
+        VerificationError, match=r"the models differ: masked - compact .* no model was written: .*prune inspect"
+    ):
         compact_folder(tmp_path / "zeros", None, tmp_path / "small", Recipe.parse(said))
     assert sorted(path.name for path in tmp_path.iterdir()) == before

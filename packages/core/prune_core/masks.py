@@ -18,6 +18,7 @@ from prune_core.files import replacing
 from prune_core.granularity import Axis, Element, Granularity, Shape, parse_granularity
 
 FORMAT_VERSION = 1
+_OTHERS = "give the model that they were made of, of a run RUN/masked with RUN/masks.safetensors"
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,12 @@ class MaskSet(Mapping[str, Mask]):
         parameters = dict(model.named_parameters())
         for name, mask in self.items():
             if name not in parameters:
-                raise MaskError(f"masks name the parameter {name!r}, which the model does not have")
+                raise MaskError(f"masks name the parameter {name!r}, which the model does not have: {_OTHERS}")
             if tuple(parameters[name].shape) != mask.shape:
                 found = list(parameters[name].shape)
-                raise MaskError(f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {found}")
+                raise MaskError(
+                    f"the mask of {name!r} is for shape {list(mask.shape)}, the model has {found}: {_OTHERS}"
+                )
 
     def check_units(self, units: Mapping[str, int]) -> None:
         """MaskError where the masks are known to be those of a model with other units."""

@@ -14,6 +14,8 @@ from prune_core.exporting.formats import Runtime
 from prune_core.exporting.trace import Batch, Forward
 from prune_core.verification.verify import largest_difference, tolerance, without_padding
 
+_UNWRITTEN = "nothing was written; try another --format, or report it with the versions of torch and of the runtime"
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -33,13 +35,13 @@ def prove(runtime: Runtime, model: PreTrainedModel, batches: Sequence[Batch]) ->
     VerificationError where an output differs, or the runtime fails.
     """
     expected = [reference(model, batch) for batch in batches]
-    with foreign(VerificationError, "what was exported does not run, so nothing was written", passing=()):
+    with foreign(VerificationError, f"what was exported does not run; {_UNWRITTEN}", passing=()):
         found = [runtime(batch) for batch in batches]
     parity = _compared(expected, found, batches)
     if not parity.difference <= parity.tolerance:
         raise VerificationError(
             f"what was exported puts out something else: a difference of {parity.difference:.2e} (at most "
-            f"{parity.tolerance:.2e}) on {parity.samples} inputs; nothing was written"
+            f"{parity.tolerance:.2e}) on {parity.samples} inputs; {_UNWRITTEN}"
         )
     return parity
 
@@ -58,7 +60,11 @@ def _compared(
     triples = zip(expected, found, batches, strict=True)
     pairs = [(one[name], other[name], batch) for one, other, batch in triples for name in one]
     if any(one.shape != other.shape for one, other, _ in pairs):
-        raise VerificationError("what was exported puts out tensors of other shapes; nothing was written")
+        one, other = next((one, other) for one, other, _ in pairs if one.shape != other.shape)
+        raise VerificationError(
+            f"what was exported puts out a tensor of shape {list(other.shape)}, the model one of "
+            f"{list(one.shape)}; {_UNWRITTEN}"
+        )
     wanted = [without_padding(one, batch) for one, _, batch in pairs]
     there = [without_padding(other, batch) for _, other, batch in pairs]
     return Parity(

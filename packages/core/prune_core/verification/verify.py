@@ -95,7 +95,10 @@ class Verification:
     def enforce(self) -> Verification:
         """Itself; VerificationError when a difference is too large."""
         if not self.passed:
-            raise VerificationError(f"the models differ: {self.fault}; no model was written")
+            raise VerificationError(
+                f"the models differ: {self.fault}; no model was written: see by prune inspect whether the units "
+                "are the model's, name its modules in the recipe (architecture) if not, or report this"
+            )
         return self
 
 
