@@ -27,6 +27,7 @@ FACTS = {
         "speedup": 2.0,
         "speedup_low": 1.9,
         "speedup_high": 2.1,
+        "significant": True,
     },
 }
 

@@ -252,9 +252,7 @@ def test_bench_two_models(prune: Callable, folders: dict[str, Path]) -> None:
     assert row["length"] == 8
     assert row["models"][0]["name"] == str(folders["compact"])
     assert row["models"][0]["flop_ratio"] > 1
-    assert row["models"][0]["significant"] == (
-        not row["models"][0]["speedup_low"] <= 1 <= row["models"][0]["speedup_high"]
-    )
+    assert row["models"][0]["significant"] is False, "of three rounds"
 
 
 def test_bench_says_which_linears_skip_zeros(prune: Callable, folders: dict[str, Path]) -> None:

@@ -59,6 +59,18 @@ def test_what_is_no_difference_is_called_none():
     assert Ratio.from_dict(Ratio(2, 1.9, 2.1).to_dict()) == (2, 1.9, 2.1)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(9, "2.00x (2.00 to 2.00)"), (8, "too few rounds to tell (2.00 to 2.00)")]
+)
+def test_few_rounds_say_nothing(rounds: int, said: str):
+    """Neither at once nor when it is read again; an interval around 1 is none of a difference at any number."""
+    ratio = measure.paired_ratio([2.0] * rounds, [1.0] * rounds)
+    assert ratio.significant == ratio.to_dict()["significant"] == (rounds == 9)
+    assert str(ratio) == str(Ratio.from_dict(ratio.to_dict())) == said
+    equal = measure.paired_ratio([1.0] * rounds, [1.0] * rounds)
+    assert str(equal) == str(Ratio.from_dict(equal.to_dict())) == "no significant difference (1.00 to 1.00)"
+
+
 def test_warm_up_goes_on_until_calls_get_no_faster(monkeypatch: pytest.MonkeyPatch):
     """A clock on which a call gets faster by a tenth at each of its first 12 calls."""
     counts, clock = {"a": 0, "b": 0}, [0.0]

@@ -130,7 +130,7 @@ def explained(model: dict[str, float], baseline: dict[str, float] | None = None,
         whole = {kind: kinds.get(kind, 0.0) * 1e-3 for kind in KINDS}
         return Breakdown(name, sum(whole.values()), whole, 100)
 
-    comparison = replace(comparison, speedup=2.0, speedup_low=1.9, speedup_high=2.1)
+    comparison = replace(comparison, speedup=2.0, speedup_low=1.9, speedup_high=2.1, significant=True)
     fields = {"weight_ratio": None, "ragged": (), **changes}
     return Explanation(side("model", model), side("dense", baseline or model), comparison, **fields)
 

@@ -35,7 +35,7 @@ class Comparison:
     @property
     def ratio(self) -> Ratio:
         """The speed-up with its interval."""
-        return Ratio(self.speedup, self.speedup_low, self.speedup_high)
+        return Ratio.from_dict(vars(self))
 
     def with_folders(self, model: Path, baseline: Path) -> "Comparison":
         """The same with the file sizes of two folders; None stays where one is no folder (a hub name)."""

@@ -19,6 +19,7 @@ _SECONDS_ON_CUDA = 0.5
 """A warm-up on CUDA takes so long at least: an idle GPU raises its clocks only after a while."""
 _STILL_FASTER = 0.95
 _BOOTSTRAP_SAMPLES = 2000
+_ROUNDS_OF_A_VERDICT = 9
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Ratio(NamedTuple):
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Ratio":
         """Of the fields that `to_dict` gives, among whatever others."""
-        return cls(fields["speedup"], fields["speedup_low"], fields["speedup_high"])
+        found = cls(fields["speedup"], fields["speedup_low"], fields["speedup_high"])
+        return found if found.significant == fields["significant"] else _OfFewRounds(*found)
 
     @property
     def significant(self) -> bool:
@@ -64,6 +66,22 @@ class Ratio(NamedTuple):
         """As fields of JSON, of a speed-up."""
         fields = {"speedup": self.value, "speedup_low": self.low, "speedup_high": self.high}
         return {**fields, "significant": self.significant}
+
+
+class _OfFewRounds(Ratio):
+    """One that is never significant: of two equal calls the interval of three rounds leaves out 1 in every fourth case,
+    that of seven in every ninth, that of nine or more in every thirteenth.
+    """
+
+    def __str__(self) -> str:
+        if self.low <= 1 <= self.high:
+            return super().__str__()
+        return f"too few rounds to tell ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def significant(self) -> bool:
+        """No."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -110,11 +128,14 @@ def time_calls(
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
-    """Median of the ratios round by round, and its 95 % bootstrap interval (low, high)."""
+    """Median of the ratios round by round, and its 95 % bootstrap interval (low, high); of fewer than nine rounds it is
+    never significant.
+    """
     ratios = np.asarray(numerator) / np.asarray(denominator)
     draws = np.random.default_rng(0).choice(ratios, (_BOOTSTRAP_SAMPLES, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return Ratio(float(np.median(ratios)), float(low), float(high))
+    kind = Ratio if len(ratios) >= _ROUNDS_OF_A_VERDICT else _OfFewRounds
+    return kind(float(np.median(ratios)), float(low), float(high))
 
 
 def _warm_up(calls: Mapping[str, Call], timer: _Timer, least: float) -> None:
