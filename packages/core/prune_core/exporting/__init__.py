@@ -1,7 +1,7 @@
 """Compact models in other runtimes: torch.export, ONNX Runtime, OpenVINO; proven there, timed there.
 
-`export_folder` is what `prune export` does, `load_exported` runs what it wrote, `export_model` with `exporter` and
-`trace` work on models in memory; `supported` says which families go where.
+`export_folder` is what `prune export` does, `load_exported` runs what it wrote, `export_model` with an `exporter` takes
+a model in memory; `supported` says which families go where.
 """
 
 from prune_core.exporting.families import supported
