@@ -20,11 +20,12 @@ from prune_core.compactor import Compaction
 from prune_core.errors import ModelError, brief
 from prune_core.files import write_text
 from prune_core.folders.portable import MODULE
+from prune_core.folders.pretrained import auto_classes
 from prune_core.folders.sentence_transformers import sentence_folder
 from prune_core.measure.memory import folder_size
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from prune_core.recipe import TaskSection
 
@@ -131,13 +132,6 @@ def loading_class(model: PreTrainedModel) -> tuple[str, str]:
     last = "AutoModelForPreTraining"
     order = {name: (name != named, name != "AutoModel", name == last) for name in found}
     return "transformers", min(found, key=order.__getitem__, default=own.__name__)
-
-
-def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
-    """The model classes that an Auto class has for a configuration."""
-    mapping = getattr(auto, "_model_mapping", None)
-    found = () if mapping is None else mapping.get(type(config), ())
-    return found if isinstance(found, tuple) else (found,)
 
 
 def _write(folder: Path, data: Any, text: str) -> None:

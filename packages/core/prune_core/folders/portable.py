@@ -22,7 +22,7 @@ from prune_core.architectures import Architecture
 from prune_core.described import ArchitectureSection
 from prune_core.errors import ModelError
 from prune_core.files import write_text
-from prune_core.folders.pretrained import read_config, saved_class
+from prune_core.folders.pretrained import auto_classes, read_config, saved_class
 from prune_core.plugins import Plugins
 
 MODULE = "modeling_prune"
@@ -141,9 +141,7 @@ def _auto_classes(config: PreTrainedConfig, module: str) -> dict[str, str]:
     """Auto class -> the stock class of this configuration that it loads, of those in one module."""
     found: dict[str, str] = {}
     for auto in modeling_auto.__all__:
-        mapping = getattr(getattr(modeling_auto, auto), "_model_mapping", None)
-        classes = () if mapping is None else mapping.get(type(config), ())
-        for one in classes if isinstance(classes, tuple) else (classes,):
+        for one in auto_classes(getattr(modeling_auto, auto), config):
             if one.__module__ == module:
                 found.setdefault(auto, one.__name__)
     return found

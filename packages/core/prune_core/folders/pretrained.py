@@ -88,6 +88,13 @@ def usable_length(config: PreTrainedConfig) -> int | None:
     return positions
 
 
+def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
+    """The model classes that an Auto class has for a configuration."""
+    mapping = getattr(auto, "_model_mapping", None)
+    found = () if mapping is None else mapping.get(type(config), ())
+    return found if isinstance(found, tuple) else (found,)
+
+
 def load_pretrained(auto_class: Any, path: str, *, new_head: bool = False, **options: Any) -> PreTrainedModel:
     """`auto_class.from_pretrained(path)`, in float32 unless `dtype` is given; heads that the checkpoint lacks are new,
     with `new_head` those that have other sizes in it too.

@@ -9,6 +9,7 @@ from datasets import Value
 from transformers import PreTrainedConfig
 
 from prune_core.errors import DataError, ModelError
+from prune_core.folders.pretrained import auto_classes
 from prune_core.tasks.data import STRINGS, Table
 
 
@@ -51,10 +52,8 @@ def only_text(table: Table, role: str, columns: dict[str, str]) -> str:
 
 def head_class(auto_class: str, config: PreTrainedConfig) -> str | None:
     """Name of the class that one of transformers' Auto classes loads models of this type as; None for none."""
-    mapping: Any = getattr(transformers, auto_class)._model_mapping
-    found = mapping.get(type(config), None)
-    found = found[0] if isinstance(found, tuple) else found
-    return found and str(found.__name__)
+    found = auto_classes(getattr(transformers, auto_class), config)
+    return found[0].__name__ if found else None
 
 
 def read_inputs(auto_class: str, config: PreTrainedConfig, tokenizer: Any) -> list[str]:

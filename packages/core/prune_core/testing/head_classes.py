@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from prune_core.folders.card import auto_classes
+from prune_core.folders.pretrained import auto_classes
 from prune_core.testing.tiny import random_model
 
 _GENERATING = ("ForCausalLM", "LMHeadModel")
