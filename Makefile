@@ -28,7 +28,7 @@ demo: install  ## fine-prune, compact, verify and measure a small ViT on digits 
 	$(BIN)/prune run --output runs/demo --overwrite
 
 test: install  ## run the tests, a process of one thread on each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## run the tests that train for minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -36,7 +36,7 @@ CPU = {
     "random_networks": (f"{NETWORKS}/random_networks.json {TWO}", TINY),
     "bar_networks": (f"{NETWORKS}/bar_networks.json {TWO}", TINY),
     "published_networks": (f"{NETWORKS}/published_networks.json {TWO}", f"{TINY} --runtimes torch"),
-    "decode": (f"prune bench {LLAMA} --threads 2 --dtypes float32 --batch-sizes 1 --new-tokens 16 --rounds 7", TINY),
+    "decode": (f"prune bench {LLAMA} --threads 2 --dtypes float32 --batch-sizes 1 --new-tokens 16 --rounds 9", TINY),
     "explain": (f"prune explain {BERT} --threads 2", "--length 8 --rounds 3"),
     "explain_one": (f"prune explain {BERT} --threads 2 --batch-size 1", "--length 8 --rounds 3"),
 }
