@@ -114,6 +114,21 @@ def test_operations_are_counted_in_a_pass_behind_the_first(monkeypatch: pytest.M
     assert explain(model, model, MeasureSection(batch_size=1, length=4, rounds=3), "cpu").baseline.operations > 10
 
 
+def test_a_busy_hour_is_no_time_between_operations(monkeypatch: pytest.MonkeyPatch):
+    """All was ten times as slow while it was timed as it is while it is profiled."""
+
+    def busy(*given):
+        found = measure.compare(*given)
+        slow = replace(found.model.timing, p50=10 * found.model.timing.p50)
+        return replace(found, model=replace(found.model, timing=slow), baseline=replace(found.baseline, timing=slow))
+
+    monkeypatch.setattr("prune_core.measure.explain.compare", busy)
+    model = bert(hidden_size=256, intermediate_size=1024)
+    found = explain(model, model, MeasureSection(batch_size=4, length=32, rounds=3), "cpu").model
+    assert found.share(BETWEEN) < 0.7
+    assert sum(found.kinds.values()) == pytest.approx(found.seconds)
+
+
 def explained(model: dict[str, float], baseline: dict[str, float] | None = None, **changes) -> Explanation:
     """By milliseconds of the kinds; what is left out is 0."""
     small = tiny_model(layers=1)

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ from prune_core.measure.forwards import evaluating
 from prune_core.measure.grids import Side, settled
 from prune_core.measure.host import pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
+from prune_core.measure.timing import time_once
 from prune_core.recipe import MeasureSection
 
 if TYPE_CHECKING:
@@ -167,17 +169,21 @@ def _weight_ratio(
 
 
 def _breakdown(side: Side, model: PreTrainedModel, batch: Mapping[str, Any], kinds: Mapping[str, str]) -> Breakdown:
+    """The time of a side by kind. What lies between operations is seen pass by pass, each beside one that is not
+    profiled: other work on the machine makes both slower.
+    """
+    on_cuda, seconds = model.device.type == "cuda", side.timing.p50
     with torch.inference_mode(), _marked(model, kinds):
         model(**batch)
-        passes = [_profiled(model, batch) for _ in range(_PASSES)]
-    on_cuda = model.device.type == "cuda"
-    spent = [_spent(events, on_cuda) for events in passes]  # medians, for a pass that is disturbed says nothing
-    typical, seconds = {kind: statistics.median(one[kind] for one in spent) for kind in KINDS}, side.timing.p50
+        passes = [(time_once(partial(model, **batch), model.device), _profiled(model, batch)) for _ in range(_PASSES)]
+    spent = [_spent(events, on_cuda) for _, events in passes]  # medians, for a pass that is disturbed says nothing
+    gaps = [max(1 - sum(one.values()) / whole, 0.0) for one, (whole, _) in zip(spent, passes, strict=True)]
+    typical, between = {kind: statistics.median(one[kind] for one in spent) for kind in KINDS}, statistics.median(gaps)
     total = sum(typical.values())
-    scale = min(1.0, seconds / total) if total else 0.0  # under the profiler operations can only be slower
+    scale = (1 - between) * seconds / total if total else 0.0
     shares = {kind: scale * typical[kind] for kind in KINDS}
     shares[BETWEEN] = max(seconds - sum(shares.values()), 0.0)
-    return Breakdown(side.name, seconds, shares, _operations(passes[-1], on_cuda))
+    return Breakdown(side.name, seconds, shares, _operations(passes[-1][1], on_cuda))
 
 
 def _profiled(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[FunctionEvent]:

@@ -117,14 +117,18 @@ def time_calls(
     three before, or in a period than in the one before; on CUDA half a second of them at least. Times come from CUDA
     events where `device` is a CUDA device, from the wall clock elsewhere.
     """
-    on_cuda = device is not None and device.type == "cuda"
-    timer = _cuda_seconds if on_cuda else _wall_seconds
-    _warm_up(calls, timer, _SECONDS_ON_CUDA if on_cuda else 0.0)
+    timer = _timer(device)
+    _warm_up(calls, timer, _SECONDS_ON_CUDA if timer is _cuda_seconds else 0.0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     timed = _primed(timer) if primed else timer
     for index in range(rounds):
         _round(calls, timed, index, seconds)
     return seconds
+
+
+def time_once(call: Call, device: torch.device) -> float:
+    """Seconds of one call, by the same clock; without a warm-up."""
+    return _timer(device)(call, 0)
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
@@ -136,6 +140,10 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ra
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     kind = Ratio if len(ratios) >= _ROUNDS_OF_A_VERDICT else _OfFewRounds
     return kind(float(np.median(ratios)), float(low), float(high))
+
+
+def _timer(device: torch.device | None) -> _Timer:
+    return _cuda_seconds if device is not None and device.type == "cuda" else _wall_seconds
 
 
 def _warm_up(calls: Mapping[str, Call], timer: _Timer, least: float) -> None:
