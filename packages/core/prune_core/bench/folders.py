@@ -10,14 +10,12 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Grid
-from prune_core.embeddings.trimming import corpus_texts
+from prune_core.embeddings.trimming import texts_by_column
 from prune_core.errors import DataError
 from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure import Bench, Row, bench, folder_size
 from prune_core.runs.configuring import validated
 from prune_core.runs.preparation import make_job
-from prune_core.tasks.data import file_table
-from prune_core.tasks.texts import text_columns
 from prune_core.tasks.tokens import load_tokenizer
 
 
@@ -68,13 +66,14 @@ def _limits(models: Iterable[PreTrainedModel], new_tokens: int) -> list[int]:
 
 
 def _in_file(path: Path, model: str) -> list[int]:
-    columns = [] if path.suffix.lower() == ".txt" else text_columns(file_table(path))
+    columns = texts_by_column(path)
     if len(columns) > 1:
         raise DataError(
             f"lengths_of: {path} has several columns of strings, {', '.join(columns)}: give a txt file with a text a "
             "line, a table with one such column, or a task by its name"
         )
-    tokens = load_tokenizer(model)(corpus_texts(path), truncation=False, padding=False)["input_ids"]
+    (texts,) = columns.values()
+    tokens = load_tokenizer(model)(texts, truncation=False, padding=False)["input_ids"]
     return [len(ids) for ids in tokens]
 
 

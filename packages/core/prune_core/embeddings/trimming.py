@@ -63,18 +63,23 @@ def trim_folder(model: str, corpus: Path, output: Path) -> dict[str, Any]:
 
 def corpus_texts(path: Path) -> list[str]:
     """The texts of a file: lines, or what the columns of strings hold. DataError where there are none."""
+    return [text for texts in texts_by_column(path).values() for text in texts]
+
+
+def texts_by_column(path: Path) -> dict[str, list[str]]:
+    """Column of strings -> its texts; the lines of a txt file have no name. DataError where a file holds none."""
     if path.suffix.lower() == ".txt":
         if not path.is_file():
             raise DataError(f"no corpus at {path}")
         try:
-            found = path.read_text(encoding="utf-8").splitlines()
+            found = {"": path.read_text(encoding="utf-8").splitlines()}
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8: {error}") from error
     else:
         table = file_table(path)
-        found = [text for name in text_columns(table) for text in table.rows[name]]
-    texts = [text for text in found if text and text.strip()]
-    if not texts:
+        found = {name: table.rows[name] for name in text_columns(table)}
+    texts = {name: [text for text in column if text and text.strip()] for name, column in found.items()}
+    if not any(texts.values()):
         raise DataError(f"{path} holds no text")
     return texts
 

@@ -59,12 +59,12 @@ def _compared(
 ) -> Parity:
     triples = zip(expected, found, batches, strict=True)
     pairs = [(one[name], other[name], batch) for one, other, batch in triples for name in one]
-    if any(one.shape != other.shape for one, other, _ in pairs):
-        one, other = next((one, other) for one, other, _ in pairs if one.shape != other.shape)
-        raise VerificationError(
-            f"what was exported puts out a tensor of shape {list(other.shape)}, the model one of "
-            f"{list(one.shape)}; {_UNWRITTEN}"
-        )
+    for one, other, _ in pairs:
+        if one.shape != other.shape:
+            raise VerificationError(
+                f"what was exported puts out a tensor of shape {list(other.shape)}, the model one of "
+                f"{list(one.shape)}; {_UNWRITTEN}"
+            )
     wanted = [without_padding(one, batch) for one, _, batch in pairs]
     there = [without_padding(other, batch) for _, other, batch in pairs]
     return Parity(
