@@ -57,13 +57,13 @@ def test_calls_are_interleaved_in_alternating_order_after_a_warm_up():
 
 def test_a_call_that_takes_longer_is_measured_longer():
     seconds = measure.time_calls({"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}, rounds=5)
-    ratio, low, high = measure.paired_ratio(seconds["long"], seconds["short"])
-    assert 3 < low <= ratio <= high < 12
+    ratio = measure.paired_ratio(seconds["long"], seconds["short"])
+    assert 3 < ratio.low <= ratio.value <= ratio.high < 12
 
 
 def test_the_ratio_is_paired():
     slow_half = [1.0, 1.0, 1.0, 10.0, 10.0, 10.0]
-    assert measure.paired_ratio([2 * x for x in slow_half], slow_half) == (2.0, 2.0, 2.0)
+    assert measure.paired_ratio([2 * x for x in slow_half], slow_half) == measure.Ratio(2.0, 2.0, 2.0, enough=False)
 
 
 def test_timing_statistics():

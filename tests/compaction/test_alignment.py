@@ -166,7 +166,7 @@ class TestAuto:
 
     def test_it_takes_the_fastest_that_is_faster_for_certain_twice(self):
         gains, asked = self.gains({296: FASTER, 304: Ratio(1.3, 1.2, 1.4), 320: UNSURE})
-        assert fastest(293, 3072, gains) == (304, (1.3, 1.2, 1.4))
+        assert fastest(293, 3072, gains) == (304, Ratio(1.3, 1.2, 1.4))
         assert asked == [[293, 296, 304, 320], [293, 304]]
 
     def test_it_refuses_what_was_faster_by_chance(self):

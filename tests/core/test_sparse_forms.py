@@ -104,7 +104,7 @@ def test_each_linear_takes_a_form_only_where_that_was_faster(monkeypatch):
         found = use_sparse_forms(model, batch)
         assert [one.layer for one in found] == list(structure_of(model).linears())
         up = [one for one in found if "intermediate" in one.layer]
-        assert all(one.form.startswith(form) and (one.gain, one.low, one.high) == ratio for one in up)
+        assert all(one.form.startswith(form) and (one.gain, one.low, one.high) == ratio.figures for one in up)
         assert all(isinstance(linear(model, one.layer), RowsOfBlocks) is (form != DENSE) for one in up)
         assert all(one.form == DENSE for one in found if one not in up)
         with torch.inference_mode():

@@ -15,7 +15,7 @@ def test_what_is_no_difference_is_called_none():
     assert not Ratio(1.02, 0.99, 1.03).significant
     assert f"{Ratio(2, 1.9, 2.1)}" == "2.00x (1.90 to 2.10)"
     assert f"{Ratio(1.02, 0.99, 1.03)}" == "no significant difference (0.99 to 1.03)"
-    assert Ratio.from_dict(Ratio(2, 1.9, 2.1).to_dict()) == (2, 1.9, 2.1)
+    assert Ratio.from_dict(Ratio(2, 1.9, 2.1).to_dict()) == Ratio(2, 1.9, 2.1)
 
 
 @pytest.mark.parametrize(

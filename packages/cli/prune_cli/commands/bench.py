@@ -11,7 +11,7 @@ from prune_cli import grids, options
 
 if TYPE_CHECKING:
     from prune_core.bench.grid import Grid, Setting
-    from prune_core.bench.networks import NetworkBench
+    from prune_core.bench.networks import NetworkRow
     from prune_core.measure import Bench, Failure, Machine, Row, Side
 
 
@@ -81,7 +81,7 @@ def _bench_networks(file: Path, grid: "Grid", device: str, json: bool) -> None:
         _networks(found)
 
 
-def _tables(found: "Bench") -> None:
+def _tables(found: "Bench[Row]") -> None:
     from prune_cli import render
 
     first, sides = found.rows[0], found.rows[0].sides
@@ -142,7 +142,7 @@ def _times(side: "Side") -> tuple[float, ...]:
     return timing.p50 * 1e3, timing.p90 * 1e3, timing.p99 * 1e3, timing.throughput
 
 
-def _networks(found: "NetworkBench") -> None:
+def _networks(found: "Bench[NetworkRow]") -> None:
     from prune_cli import render
 
     rows = [

@@ -19,7 +19,7 @@ from prune_core.runs.preparation import make_job
 from prune_core.tasks.tokens import load_tokenizer
 
 
-def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str = "auto") -> Bench:
+def bench_folders(models: Sequence[str], baseline: str, grid: Grid, device: str = "auto") -> Bench[Row]:
     """Folders or hub names, loaded as the classes that saved them, measured against `baseline` at all of `grid`.
 
     `device` is auto, cpu or cuda. ModelError when one cannot be loaded, RecipeError when the settings do not fit,

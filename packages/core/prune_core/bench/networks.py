@@ -18,7 +18,7 @@ from prune_core.compaction.resize import resize
 from prune_core.errors import DataError, RecipeError
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
-from prune_core.measure import Failure, Machine, Ratio, Row, Timing, bench, paired_ratio
+from prune_core.measure import Bench, Failure, Ratio, Row, Timing, bench, paired_ratio
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -95,21 +95,6 @@ class NetworkRow:
         return {"name": self.name, **asdict(self.setting), "timing": asdict(self.timing), **rivals}
 
 
-@dataclass(frozen=True)
-class NetworkBench:
-    """All networks of a file, where they were measured, and the settings that failed."""
-
-    rows: tuple[NetworkRow, ...]
-    grid: Grid
-    machine: Machine
-    failed: tuple[Failure, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        found = {name: [one.to_dict() for one in getattr(self, name)] for name in ("rows", "failed")}
-        return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), **found}
-
-
 def read_networks(path: Path) -> tuple[Network, ...]:
     """The networks of a JSON file. DataError where it cannot be read, RecipeError naming the fields that are wrong."""
     try:
@@ -142,7 +127,7 @@ def build_dense(shape: dict[str, int]) -> PreTrainedModel:
     return model
 
 
-def bench_networks(path: Path, grid: Grid, device: str = "auto") -> NetworkBench:
+def bench_networks(path: Path, grid: Grid, device: str = "auto") -> Bench[NetworkRow]:
     """Measure every network of a file at all settings of `grid`: beside BERT-base and BERT-large where its shape is one
     of theirs, else beside the dense model of its shape; all that have the same rivals are interleaved.
     """
@@ -156,7 +141,7 @@ def bench_networks(path: Path, grid: Grid, device: str = "auto") -> NetworkBench
         found = bench({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
         rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
         failed += found.failed
-    return NetworkBench(tuple(rows), grid, found.machine, tuple(failed))
+    return Bench(tuple(rows), grid, found.machine, tuple(failed))
 
 
 def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:

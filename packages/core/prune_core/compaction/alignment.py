@@ -158,7 +158,7 @@ def _measured(
         given = torch.randn(shapes[first], dtype=dtype, device=device)
         with arithmetic(section.dtype):
             kept, ratio = fastest(units[first], first.size, partial(gains_of, model, first, given, section.rounds))
-        yield Size(tuple(unit.key for unit in (first, *others)), units[first], kept, *(ratio or ()))
+        yield Size(tuple(unit.key for unit in (first, *others)), units[first], kept, *(ratio.figures if ratio else ()))
 
 
 def fastest(count: int, most: int, gains: Callable[[Sequence[int]], Mapping[int, Ratio]]) -> tuple[int, Ratio | None]:

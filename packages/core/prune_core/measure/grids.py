@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -87,11 +87,21 @@ class Failure:
         return {**asdict(self.setting), "error": self.error}
 
 
+class ToDict(Protocol):
+    """What makes plain data for JSON of itself."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+
+
+R = TypeVar("R", bound=ToDict, covariant=True)
+
+
 @dataclass(frozen=True)
-class Bench:
+class Bench(Generic[R]):
     """All rows, where they were measured, and the settings that failed."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[R, ...]
     grid: Grid
     machine: Machine
     failed: tuple[Failure, ...] = ()
@@ -104,7 +114,7 @@ class Bench:
 
 def bench(
     models: Mapping[str, PreTrainedModel], grid: Grid, device: str = "auto", lengths: Sequence[int] = ()
-) -> Bench:
+) -> Bench[Row]:
     """Measure every setting of `grid` on all `models`, by name, the first of which is the baseline.
 
     `lengths` are those of the texts of a data set, where the grid names one. Models are left as they are: one that is

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,48 +40,45 @@ class Timing:
         return cls(float(p50), float(p90), float(p99), produced / float(p50))
 
 
-class Ratio(NamedTuple):
-    """Median of paired ratios, and its 95 % bootstrap interval. As text it is a speed-up, or that there is none."""
+@dataclass(frozen=True)
+class Ratio:
+    """Median of paired ratios, and its 95 % bootstrap interval. As text it is a speed-up, or that there is none.
+
+    `enough`: whether it is of nine rounds or more; else it tells no difference. Of two equal calls the interval of
+    three rounds leaves out 1 in every fourth case, of seven in every ninth, of nine or more in every thirteenth.
+    """
 
     value: float
     low: float
     high: float
+    enough: bool = True
 
     def __str__(self) -> str:
         interval = f"({self.low:.2f} to {self.high:.2f})"
-        return f"{self.value:.2f}x {interval}" if self.significant else f"no significant difference {interval}"
+        if self.low <= 1 <= self.high:
+            return f"no significant difference {interval}"
+        return f"{self.value:.2f}x {interval}" if self.enough else f"too few rounds to tell {interval}"
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Ratio":
         """Of the fields that `to_dict` gives, among whatever others."""
-        found = cls(fields["speedup"], fields["speedup_low"], fields["speedup_high"])
-        return found if found.significant == fields["significant"] else _OfFewRounds(*found)
+        value, low, high = fields["speedup"], fields["speedup_low"], fields["speedup_high"]
+        return cls(value, low, high, enough=fields["significant"] or low <= 1 <= high)
+
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        """Median, low and high."""
+        return self.value, self.low, self.high
 
     @property
     def significant(self) -> bool:
-        """Whether there is a difference: the interval does not contain 1."""
-        return not self.low <= 1 <= self.high
+        """Whether there is a difference: the interval does not contain 1, and is of enough rounds."""
+        return self.enough and not self.low <= 1 <= self.high
 
     def to_dict(self) -> dict[str, Any]:
         """As fields of JSON, of a speed-up."""
         fields = {"speedup": self.value, "speedup_low": self.low, "speedup_high": self.high}
         return {**fields, "significant": self.significant}
-
-
-class _OfFewRounds(Ratio):
-    """One that is never significant: of two equal calls the interval of three rounds leaves out 1 in every fourth case,
-    that of seven in every ninth, that of nine or more in every thirteenth.
-    """
-
-    def __str__(self) -> str:
-        if self.low <= 1 <= self.high:
-            return super().__str__()
-        return f"too few rounds to tell ({self.low:.2f} to {self.high:.2f})"
-
-    @property
-    def significant(self) -> bool:
-        """No."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,7 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ra
     ratios = np.asarray(numerator) / np.asarray(denominator)
     draws = np.random.default_rng(0).choice(ratios, (_BOOTSTRAP_SAMPLES, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    kind = Ratio if len(ratios) >= _ROUNDS_OF_A_VERDICT else _OfFewRounds
-    return kind(float(np.median(ratios)), float(low), float(high))
+    return Ratio(float(np.median(ratios)), float(low), float(high), enough=len(ratios) >= _ROUNDS_OF_A_VERDICT)
 
 
 def _timer(device: torch.device | None) -> _Timer:

@@ -55,10 +55,10 @@ def _chosen(name: str, layer: nn.Linear, given: Tensor, rounds: int) -> LayerFor
     if gain.value > 1:
         gain = _gains(layer, {best: others[best]}, given, rounds)[best]
     if gain.low <= 1:
-        return LayerForm(name, DENSE, density, *gain)
+        return LayerForm(name, DENSE, density, *gain.figures)
     form, option = best
     form.make(layer, option)
-    return LayerForm(name, f"{form.kind} of {option}", density, *gain)
+    return LayerForm(name, f"{form.kind} of {option}", density, *gain.figures)
 
 
 def _working(name: str, layer: nn.Linear, given: Tensor) -> Iterator[tuple[_Way, nn.Linear]]:
