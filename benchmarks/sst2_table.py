@@ -45,6 +45,7 @@ ROWS = [
     Row("structured", 0.32, 0),
     Row("structured", 0.32, 1),
     Row("hybrid", 0.48, 0, HYBRID),
+    Row("hybrid", 0.48, 1, HYBRID),
     Row("block", 0.48, 0),
     Row("unstructured", 0.48, 0),
 ]
