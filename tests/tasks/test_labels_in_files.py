@@ -68,6 +68,24 @@ def test_a_trained_head_of_other_labels_is_not_replaced_without_a_word(task, tex
     assert "trained was trained for other labels, bad, good, than the data have: it is replaced" in caplog.text
 
 
+@pytest.mark.parametrize("stars", ["12345", ["-1", "0", "1"], ["1.0", "2.0", "3.0"], ["2", "1", "3"]])
+def test_numbers_that_a_model_names_its_labels_by_are_no_ids(stars, task, tmp_path, text_model):
+    """Where the data lack one of them too: of stars from 1 to 5 the last, of -1, 0 and 1 the first."""
+    model = text_model([*stars])
+    for some in (stars[:-1], stars[1:]):
+        file, places = write(tmp_path / "some.csv", [*some]), [stars.index(star) for star in some]
+        found = TextClassification(TextClassificationConfig(validation_file=file), model)
+        assert found.has_trained_head(model)
+        assert found.validation()["labels"][:] == places
+        trained = task(some, stars, model)
+        assert (trained.train()["labels"][:], len(trained.validation())) == (places, len(stars))
+        assert list(trained.load_model(model).config.id2label.values()) == [*stars]
+
+
+def test_numbers_that_a_model_does_not_name_its_labels_by_are_ids(task, text_model):
+    assert task("0123", "02", text_model("1234")).validation()["labels"][:] == [0, 2]
+
+
 def test_parquet_has_types_of_its_own(tmp_path, text_model):
     for name, labels in (("train", ["1", "2"]), ("dev", [2, 1])):
         Dataset.from_dict({"sentence": ["a", "b"], "label": labels}).to_parquet(tmp_path / f"{name}.parquet")

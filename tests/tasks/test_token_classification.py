@@ -132,6 +132,14 @@ def test_numbers_take_the_names_of_the_models_own_tags(tmp_path, tagger, text_mo
     assert task(text_model(NER, name="texts"), tmp_path, numbers).metric == "accuracy"  # a head for whole texts
 
 
+def test_numbers_that_are_the_names_of_the_models_tags_are_no_ids(tmp_path, tagger):
+    rows = {"tokens": [["a", "film", "the"]], "ner_tags": [[1, IGNORED, 2]]}
+    section = TokenClassificationConfig(validation_file=write(tmp_path / "validation.jsonl", rows))
+    found = TokenClassification(section, tagger(["1", "2", "3"]))
+    assert found.has_trained_head(found.source)
+    assert found.validation()["labels"][0] == [IGNORED, 0, IGNORED, 1, IGNORED]
+
+
 def test_a_new_head_has_the_names_of_the_tags(tmp_path, text_model):
     found = task(text_model(), tmp_path, ROWS)
     model = found.load_model(found.source)

@@ -129,14 +129,22 @@ def _labels(feature: Any, values: Sequence[Any], config: PreTrainedConfig, parti
     if isinstance(feature, ClassLabel):
         ids = {key: index for index, name in enumerate(feature.names) for key in (index, name)}
         return Labels(tuple(feature.names), ids, numbered=True)
-    return _of_integers(values, config, partial) or _of_names(values)
+    return _of_numbered_names(values, config) or _of_integers(values, config, partial) or _of_names(values)
+
+
+def _of_numbered_names(values: Sequence[Any], config: PreTrainedConfig) -> Labels | None:
+    """Labels of numbers that are names of the model's (stars from 1 to 5), of which the data may lack some; or None."""
+    theirs = label_names(config)
+    ids = {float(name): index for index, name in enumerate(theirs) if _NUMBER.fullmatch(name)}
+    counted = all(number == index for number, index in ids.items())
+    if counted or not values or not all(_is_plain_number(value) and value in ids for value in values):
+        return None
+    return Labels(theirs, ids)
 
 
 def _of_integers(values: Sequence[Any], config: PreTrainedConfig, partial: bool) -> Labels | None:
     """Labels of integers that count from 0, or None. Gaps are allowed where the model's head has as many labels."""
-    if not values or not all(
-        isinstance(v, int | float) and not isinstance(v, bool) and not has_decimals(v) and v >= 0 for v in values
-    ):
+    if not values or not all(_is_plain_number(v) and not has_decimals(v) and v >= 0 for v in values):
         return None
     count = int(max(values)) + 1
     theirs = len(label_names(config))
@@ -144,6 +152,10 @@ def _of_integers(values: Sequence[Any], config: PreTrainedConfig, partial: bool)
     if len(values) < count != theirs:
         return None
     return Labels(_default_names(count), {i: i for i in range(count)}, named=False, numbered=True)
+
+
+def _is_plain_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _of_names(values: Sequence[Any]) -> Labels:
