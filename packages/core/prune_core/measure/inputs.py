@@ -26,7 +26,8 @@ def dummy_inputs(model: PreTrainedModel, batch_size: int, length: int) -> dict[s
     as the convolutions make `length` frames of (wav2vec2); or spectra [batch_size, bins, frames] of the configured
     size, and ids [batch_size, length] for the decoder (Whisper).
 
-    RecipeError when `length` exceeds the model's positions; ModelError when the model takes none of these.
+    RecipeError when `length` exceeds the model's positions, or for a batch of texts that a classifier without padding
+    would not take; ModelError when the model takes none of these.
     """
     makers = {
         "input_ids": _text_inputs,
@@ -94,6 +95,15 @@ def placed(batch: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor
 def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
     config = model.config.get_text_config()
     _check_length(model, length, usable_length(config))
+    if (
+        batch_size > 1
+        and type(model).__name__.endswith("ForSequenceClassification")
+        and getattr(config, "pad_token_id", 0) is None
+    ):
+        raise RecipeError(
+            f"{batch_size} texts in a batch were asked for, {type(model).__name__} takes one without a pad_token_id: "
+            "write that of its tokenizer into its config.json, or give a batch size of 1"
+        )
     ids = torch.randint(config.vocab_size, (batch_size, length), generator=generator)
     if type(model).__name__.endswith("ForMultipleChoice"):
         ids = ids.unsqueeze(1)  # how many choices there are is up to the data; a text costs the same in any number

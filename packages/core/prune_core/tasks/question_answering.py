@@ -18,7 +18,7 @@ from prune_core.tasks.config import QuestionAnsweringConfig
 from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.decoding import Spans, decode
 from prune_core.tasks.tabular import TabularTask
-from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
+from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized, with_padding
 from prune_core.tasks.windows import MARKS, Sizes, context_tokens, decodable, training_windows, validation_windows
 
 if TYPE_CHECKING:
@@ -164,4 +164,4 @@ def _fast_tokenizer(model: str) -> Any:
             f"{model}: {type(tokenizer).__name__} is no fast tokenizer, and question answering needs to know which "
             "characters a token stands for; take a model with a tokenizer.json"
         )
-    return tokenizer
+    return with_padding(tokenizer, model)

@@ -23,7 +23,7 @@ from prune_core.tasks.pooling import MEAN, Embedder, prompt_of, read_embedder
 from prune_core.tasks.tabular import TabularTask
 from prune_core.tasks.targets import Number
 from prune_core.tasks.texts import require_text, text_columns
-from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
+from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized, with_padding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +134,7 @@ class SentenceEmbedding(TabularTask):
         self.embed, self.prompt = _embedder(folder), prompt_of(folder.settings) if folder else ""
         if folder is None:
             logger.warning("%s has no modules.json: its embeddings are taken to be %s", self.source, MEAN)
-        self.processor = load_tokenizer(self.source)
+        self.processor = with_padding(load_tokenizer(self.source), self.source)
         self.inputs = tuple(self.processor.model_input_names)
         if settings.get("do_lower_case"):
             _lower_case(self.processor)

@@ -12,10 +12,11 @@ from prune_core.tasks.classification import ClassificationTask
 from prune_core.tasks.config import TextClassificationConfig
 from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.texts import require_text, text_columns
-from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
+from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized, with_padding
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 class TextClassification(ClassificationTask):
@@ -30,7 +31,7 @@ class TextClassification(ClassificationTask):
     head: ClassVar[str] = "ForSequenceClassification"
 
     def find_inputs(self, tables: Tables) -> Tables:
-        self.processor = load_tokenizer(self.source)
+        self.processor = with_padding(load_tokenizer(self.source), self.source)
         self.inputs = tuple(self.processor.model_input_names)
         self.texts = _text_columns(tables.present()[0], self.label, self.section.columns)
         for table in tables.present():
@@ -47,6 +48,15 @@ class TextClassification(ClassificationTask):
             "max_length": length_limit(self.section.max_length, self.processor, self.config),
         }
         return tokenized(table, _tokenize, **options)
+
+    def load_model(self, path: str) -> PreTrainedModel:
+        model = super().load_model(path)
+        config = model.config.get_text_config()
+        if (
+            getattr(config, "pad_token_id", 0) is None
+        ):  # a decoder classifies a text by its last token that is none of padding
+            config.pad_token_id = self.processor.pad_token_id
+        return model
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         return dict(DataCollatorWithPadding(self.processor)(features))

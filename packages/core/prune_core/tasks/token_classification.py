@@ -19,7 +19,7 @@ from prune_core.tasks.data import STRINGS, Table, Tables, role_column
 from prune_core.tasks.labels import decode_class_labels, find_labels, label_names
 from prune_core.tasks.spans import mark_spans, span_figures
 from prune_core.tasks.tabular import TabularTask
-from prune_core.tasks.tokens import length_limit, load_word_tokenizer, tokenized
+from prune_core.tasks.tokens import length_limit, load_word_tokenizer, tokenized, with_padding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class TokenClassification(TabularTask):
         self.names = label_names(self.config) if keeps_names else self.labels.names
         figures = ("f1", "precision", "recall", "accuracy") if mark_spans(self.names) else ("accuracy",)
         self.metric = choose_metric(self.section.metric, figures)
-        self.processor = load_word_tokenizer(self.source)
+        self.processor = with_padding(load_word_tokenizer(self.source), self.source)
         self.inputs = tuple(self.processor.model_input_names)
         return tables
 

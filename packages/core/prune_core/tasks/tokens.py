@@ -1,6 +1,7 @@
 """Tokenizers, how long a text may be, and token features that are kept on disk from one run to the next."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from prune_core import __version__
 from prune_core.errors import ModelError, brief
 from prune_core.folders.pretrained import usable_length
 from prune_core.tasks.data import Table
+
+logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(model: str, **options: Any) -> Any:
@@ -49,6 +52,22 @@ def load_word_tokenizer(model: str) -> Any:
         tokenizer = load_tokenizer(model, add_prefix_space=True)
         for step in _byte_levels(tokenizer):  # the generic class takes no notice of the option
             step.add_prefix_space = True
+    return tokenizer
+
+
+def with_padding(tokenizer: Any, model: str) -> Any:
+    """The tokenizer, told to pad by the token that ends a text where it has no other to pad by (GPT-2, LLaMA).
+
+    ModelError where it has neither.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"{model}: its tokenizer has no padding token, and none that ends a text to take for it; texts could "
+                "not be put in a batch: give it a pad_token"
+            )
+        logger.info("%s has no padding token: texts are padded by %r, which ends them", model, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
