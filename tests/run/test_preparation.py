@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 import prune_core.runs.configuring as configuring
 from prune_core.errors import DataError, ModelError, PluginError, RecipeError, RunError, StructureError
@@ -162,6 +163,24 @@ class TestTeacher:
             path.unlink()
         with pytest.raises(RecipeError, match=r"teacher: .*mute (holds no tokenizer|has another vocabulary)"):
             check(recipe(tmp_path / "run", teacher=str(mute)))
+
+    def test_one_with_the_labels_in_another_order(self, recipe, write_bert, tmp_path):
+        """Numbers in the data fit both heads."""
+        numbered = tmp_path / "numbered.csv"
+        numbered.write_text("sentence,label\n" + "a film,0\nvery good,1\nthe film,2\n" * 4)
+        task = {"name": "text-classification", "train_file": str(numbered), "validation_file": str(numbered)}
+        teacher, names = write_bert(tmp_path / "teacher"), {0: "neutral", 1: "bad", 2: "good"}
+        check(recipe(tmp_path / "run", teacher=teacher, task=task))
+        config = AutoConfig.from_pretrained(teacher)
+        config.update({"id2label": names, "label2id": {name: index for index, name in names.items()}})
+        config.save_pretrained(teacher)
+        said = (
+            r"labels of .*teacher are neutral, bad, good, those of the model bad, good, neutral: it would teach other"
+        )
+        with pytest.raises(RecipeError, match=said):
+            check(recipe(tmp_path / "run", teacher=teacher, task=task))
+        nameless = write_bert(tmp_path / "nameless", num_labels=3)
+        check(recipe(tmp_path / "run", teacher=nameless, task=task))
 
     def test_one_of_a_family_that_takes_fewer_inputs(self, recipe, write_distilbert, tmp_path, monkeypatch):
         """DistilBERT knows no token types; some versions of it pass over them, some fail."""

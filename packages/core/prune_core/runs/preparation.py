@@ -25,7 +25,7 @@ from prune_core.distillation.lessons import refuse_redrawn
 from prune_core.distillation.teacher import Teacher, for_student
 from prune_core.distributed.agreement import main_first, processes
 from prune_core.embeddings.bits import need_word_embeddings
-from prune_core.errors import ModelError, RecipeError, brief
+from prune_core.errors import ModelError, RecipeError, brief, listed
 from prune_core.folders.loading import structure_of
 from prune_core.folders.portable import needs_of, refuse_unportable
 from prune_core.folders.pretrained import read_config
@@ -41,6 +41,7 @@ from prune_core.runs.places import absolute
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure, model_type
 from prune_core.task import Task
+from prune_core.tasks.labels import are_numbers, label_names
 from prune_core.training import check_training, steps_of
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ def _teacher(job: Job, dense: PreTrainedModel) -> PreTrainedModel | None:
     if job.teacher == "self":
         return copy.deepcopy(dense)
     _same_tokens(job.task.processor, path)
+    _same_labels(dense, path)
     return job.task.load_model(path)
 
 
@@ -301,6 +303,18 @@ def _same_tokens(processor: Any, teacher: str) -> None:
         raise RecipeError(
             f"teacher: {teacher} has another vocabulary than the model, {len(other)} tokens differ ({ids}): "
             "it would read other words; give a teacher with the model's tokenizer"
+        )
+
+
+def _same_labels(dense: PreTrainedModel, teacher: str) -> None:
+    """RecipeError where the teacher's classes are others, or in another order: numbers in the data fit both heads."""
+    ours, theirs = label_names(dense.config), label_names(read_config(teacher))
+    if "Classification" not in type(dense).__name__ or len(ours) < 2 or are_numbers(ours) or are_numbers(theirs):
+        return
+    if [name.casefold() for name in ours] != [name.casefold() for name in theirs]:
+        raise RecipeError(
+            f"teacher: the labels of {teacher} are {listed(theirs)}, those of the model {listed(ours)}: it would teach "
+            "other classes; give one with the model's labels in their order, or name alike what is alike (config.json)"
         )
 
 

@@ -120,6 +120,11 @@ def label_names(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(names[index] for index in sorted(names))
 
 
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether these names of labels say nothing but their ids: LABEL_0, LABEL_1... or 0, 1..."""
+    return tuple(names) in (_default_names(len(names)), tuple(map(str, range(len(names)))))
+
+
 def has_decimals(value: Any) -> bool:
     """Whether a label is a number and no whole one."""
     return isinstance(value, float) and not value.is_integer()
