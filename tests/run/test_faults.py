@@ -92,6 +92,18 @@ class TestFullDisk:
         assert (code, error) == (0, "")
         assert same_result(folder, finished("bert", "structured")[0])
 
+    @pytest.mark.parametrize("step", ["write_text", "keep_beginning"])
+    def test_before_anything_is_trained(self, step, recipe, children, tmp_path):
+        """What is left can be resumed where it holds a recipe, else begun again."""
+        folder = tmp_path / "run"
+        mine = recipe(folder, training={"max_steps": 2})
+        full = f"original = life.{step}\ndef full(*args):\n    {FULL.format(size=300)}\n    original(*args)\nlife.{step} = full"
+        code, error = children.finish(mine, before=full)
+        assert code == 3
+        assert error.startswith("OSError: ")
+        code, error = children.finish(mine, resume=(folder / "recipe.yaml").exists())
+        assert (code, error) == (0, "")
+
     def test_the_limit_is_a_real_one(self, tmp_path):
         """What the tests above rest on: the operating system refuses to let a file grow beyond the limit."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -229,6 +241,11 @@ class TestWorkspace:
         (tmp_path / "run").write_text("mine")
         with pytest.raises(RunError, match="is a file; choose another --output"):
             run(recipe(tmp_path / "run"))
+
+    def test_half_a_file_of_a_run_that_was_killed_is_in_nobodys_way(self, recipe, tmp_path):
+        (tmp_path / ".recipe.yaml.4711.draft").write_text("model: ")
+        run(recipe(tmp_path, training={"max_steps": 2}))
+        assert not list(tmp_path.glob(".*"))
 
     def test_nothing_to_resume(self, recipe, tmp_path):
         with pytest.raises(RunError, match="holds no run to resume"):

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from prune_core.errors import DataError, ModelError
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_LEFT = re.compile(r"\.(.+)\.\d+\.(draft|old)")
+"""Names of what is being written, and of what was set aside for it."""
 
 
 @contextmanager
@@ -69,13 +71,19 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_draft(path: Path) -> bool:
+    """Whether a process that was killed left this of what it was writing."""
+    left = _LEFT.fullmatch(path.name)
+    return left is not None and left[2] == "draft"
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what processes that were killed left of what they were writing to `folder`.
 
     A folder that one of them had just set aside, with nothing in its place yet, gets its name back.
     """
     for path in list(folder.iterdir()):
-        left = re.fullmatch(r"\.(.+)\.\d+\.(draft|old)", path.name)
+        left = _LEFT.fullmatch(path.name)
         if left and left[2] == "old":
             _settle(folder / left[1])
         elif left:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,10 @@ def _begun(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: boo
         write_text(workspace.recipe, recipe.dump())  # the dense model takes a minute: it can be resumed as well
         recipe = demonstration(recipe, workspace.folder)
         ready = prepare(lowest(recipe))
-    on_main(lambda: keep_beginning(workspace, ready, recipe))
-    on_main(lambda: write_text(workspace.recipe, recipe.dump()))
+    named = partial(write_text, workspace.recipe, recipe.dump())
+    noted = partial(keep_beginning, workspace, ready, recipe)
+    for step in (noted, named) if resume else (named, noted):  # with a recipe alone the folder is a run's already
+        on_main(step)
     return ready
 
 

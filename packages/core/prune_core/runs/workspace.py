@@ -13,7 +13,7 @@ from typing import Any
 
 from prune_core.distributed.processes import is_main
 from prune_core.errors import RecipeError, RunError
-from prune_core.files import remove, remove_drafts, write_text
+from prune_core.files import is_draft, remove, remove_drafts, write_text
 from prune_core.recipe import TEACHERS, Recipe, differences, read_yaml
 from prune_core.runs.locking import LOCK, held
 from prune_core.runs.places import PLACES, absolute, moved_along, sources
@@ -194,7 +194,7 @@ def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator
         yield workspace
         return
     with held(workspace.folder):
-        if any(path.name != LOCK for path in workspace.folder.iterdir()):
+        if any(path.name != LOCK and not is_draft(path) for path in workspace.folder.iterdir()):
             _reopen(workspace, recipe, resume=resume, overwrite=overwrite)
         elif resume:
             raise RunError(f"{workspace.folder} holds no run to resume; run without --resume")
