@@ -7,12 +7,13 @@ import torch
 
 from prune_core.compaction import choose, compact
 from prune_core.compactor import Compactor
-from prune_core.errors import MaskError, PluginError
+from prune_core.errors import MaskError, ModelError, PluginError
 from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.hookspecs import CompactorSpec
 from prune_core.masks import Mask, MaskSet
 from prune_core.plugins import Offer, Plugins, load_plugins
+from prune_core.pruning import Pruning
 from prune_core.testing.sample_masks import random_masks
 from prune_core.testing.tiny import tiny_model
 
@@ -181,3 +182,11 @@ def test_excluded_layers_are_left_alone():
     for name, tensor in smaller.state_dict().items():
         if ".layer.0." not in name:
             assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_a_model_that_is_still_being_pruned():
+    model = tiny_model("bert")
+    pruning = Pruning(model, "structured", total_steps=2, density=0.5)
+    with pytest.raises(ModelError, match=r"this BertFor\w+ is still being pruned: call finish\(\)"):
+        compact(model, pruning.masks())
+    compact(model, pruning.finish())

@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 
 from prune_core.compaction import compact
 from prune_core.folders.loading import structure_of
-from prune_core.kit.masking import STATE
 from prune_core.kit.scores import ScoreGroup
-from prune_core.masks import MaskSet
+from prune_core.masks import STATE, MaskSet
 from prune_core.pruning import Pruning
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 

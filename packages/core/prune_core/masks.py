@@ -18,6 +18,9 @@ from prune_core.files import replacing
 from prune_core.granularity import Axis, Element, Granularity, Shape, parse_granularity
 
 FORMAT_VERSION = 1
+STATE = "pruning"
+"""Name of the submodule of a model that owns every score while masks are decided."""
+
 _OTHERS = "give the model that they were made of, of a run RUN/masked with RUN/masks.safetensors"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from prune_core.compactor import Compactor
-from prune_core.errors import MaskError, PluginError
+from prune_core.errors import MaskError, ModelError, PluginError
 from prune_core.plugins import Plugins, load_plugins
 
 if TYPE_CHECKING:
@@ -30,10 +30,13 @@ def compact(
     """Remove physically what `masks` say. `compactor`: one, its name, or "auto" for the one that accepts these masks.
 
     The model is left as it was unless `inplace`. Compactors and families are those of `plugins`, all that are installed
-    by default. MaskError where the masks do not fit the model.
+    by default. MaskError where the masks do not fit the model, ModelError where it is still being pruned.
     """
     from prune_core.folders.loading import structure_of
+    from prune_core.masks import STATE
 
+    if hasattr(model, STATE):
+        raise ModelError(f"this {type(model).__name__} is still being pruned: call finish(), and compact it then")
     plugins = load_plugins() if plugins is None else plugins
     chosen = choose(masks, compactor, plugins) if isinstance(compactor, str) else compactor
     structure = structure_of(model, plugins)

@@ -25,12 +25,9 @@ from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
 from prune_core.linears import linear, output_axis
-from prune_core.masks import Mask, MaskSet, bias_mask
+from prune_core.masks import STATE, Mask, MaskSet, bias_mask
 from prune_core.strategy import Context, Progress, Strategy
 from prune_core.structure import ModelStructure
-
-STATE = "pruning"
-"""Name of the submodule of the model that owns every score while training."""
 
 
 class PruningState(nn.Module):
