@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 
 from prune_core.errors import DataError
@@ -59,13 +60,16 @@ def test_two_columns_of_one_name_are_refused(header, tmp_path, text_model):
 def test_a_trained_head_of_other_labels_is_not_replaced_without_a_word(task, text_model, caplog):
     """As by a file in which a label is missing, and says NaN."""
     model = text_model(["bad", "good"], name="trained")
-    fitting = task(["bad", "good"], ["bad", "good"], model)
-    fitting.load_model(model)
+    trained = task(["bad", "good"], ["bad", "good"], model).load_model(model)
     new = text_model(name="new")
     task(["bad", "good", "NaN"], ["bad", "good"], new).load_model(new)
     assert "was trained for" not in caplog.text
     task(["bad", "good", "NaN"], ["bad", "good"], model).load_model(model)
     assert "trained was trained for other labels, bad, good, than the data have: it is replaced" in caplog.text
+    replaced = task(["no", "yes"], ["no", "yes"], model).load_model(model)
+    assert not torch.equal(replaced.classifier.weight, trained.classifier.weight)
+    for name, value in trained.bert.named_parameters():
+        assert torch.equal(value, replaced.bert.get_parameter(name)), name
 
 
 @pytest.mark.parametrize("stars", ["12345", ["-1", "0", "1"], ["1.0", "2.0", "3.0"], ["2", "1", "3"]])

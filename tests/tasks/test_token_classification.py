@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, EvalPrediction, PreTrainedTokenizerFast
 
 from prune_core.errors import DataError, ModelError, RecipeError
 from prune_core.task import IGNORED
@@ -138,6 +138,14 @@ def test_numbers_that_are_the_names_of_the_models_tags_are_no_ids(tmp_path, tagg
     found = TokenClassification(section, tagger(["1", "2", "3"]))
     assert found.has_trained_head(found.source)
     assert found.validation()["labels"][0] == [IGNORED, 0, IGNORED, 1, IGNORED]
+
+
+def test_a_head_for_whole_texts_does_not_tag_words(tmp_path, text_model, caplog):
+    caplog.set_level("INFO")
+    found = task(text_model(sorted(NER), name="texts"), tmp_path, ROWS)
+    of_texts = AutoModelForSequenceClassification.from_pretrained(found.source)
+    assert not torch.equal(found.load_model(found.source).classifier.weight, of_texts.classifier.weight)
+    assert "has classifier.weight, classifier.bias of other labels: they start at random" in caplog.text
 
 
 def test_a_new_head_has_the_names_of_the_tags(tmp_path, text_model):

@@ -97,7 +97,7 @@ def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedMo
 
 def load_pretrained(auto_class: Any, path: str, *, new_head: bool = False, **options: Any) -> PreTrainedModel:
     """`auto_class.from_pretrained(path)`, in float32 unless `dtype` is given; heads that the checkpoint lacks are new,
-    with `new_head` those that have other sizes in it too.
+    with `new_head` those that have other sizes in it too, and what has an output for each label whatever its size.
 
     ModelError when it cannot be loaded, when weights below the head are missing, when sizes disagree with the
     configuration, or when it has layers too many.
@@ -115,6 +115,8 @@ def load_pretrained(auto_class: Any, path: str, *, new_head: bool = False, **opt
     _refuse_layers(model, report["unexpected_keys"], path)
     if missing:
         logger.info("%s lacks %s: they start at random", path, ", ".join(missing))
+    if new_head and (old := _renewed_outputs(model, missing)):
+        logger.info("%s has %s of other labels: they start at random", path, ", ".join(old))
     return model  # type: ignore[no-any-return]
 
 
@@ -159,6 +161,26 @@ def _refuse_sizes(
             f"the weights at {path} do not fit its config.json: {key} is {list(held)} in the weights and "
             f"{list(wanted)} by the configuration{also}; is it the configuration of another model?"
         )
+
+
+def _renewed_outputs(model: PreTrainedModel, new: Container[str]) -> list[str]:
+    """Names of what has an output for each label, but for the `new`: random now as where the sizes are other ones.
+
+    What lies between, such as RoBERTa's classifier.dense, is kept as there.
+    """
+    labels = len(model.config.id2label or ())
+    old = [
+        name
+        for name, value in model.named_parameters()
+        if value.shape[:1] == (labels,) and not _below_head(model, name) and name not in new
+    ]
+    for name in old:
+        model.get_parameter(name)._is_hf_initialized = False  # type: ignore[attr-defined]
+        for end in (0, *(place.start() for place in re.finditer(r"\.", name))):
+            model.get_submodule(name[:end])._is_hf_initialized = False  # type: ignore[assignment]
+    if old:
+        model.initialize_weights()
+    return old
 
 
 def _below_head(model: PreTrainedModel, key: str) -> bool:
