@@ -57,6 +57,17 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_epochs_take_the_place_of_the_steps_of_a_file(prune: Callable, ran: list, file: Path) -> None:
+    """Which a recipe would train for instead."""
+    file.write_text(file.read_text().replace("epochs: 2", "epochs: 2, max_steps: 8"))
+    for words in (["--epochs", "6"], ["--set", "training.epochs=6"]):
+        prune("run", file, *words)
+        assert (ran[-1]["recipe"].training.epochs, ran[-1]["recipe"].training.max_steps) == (6, None)
+    for words in (["--max-steps", "5"], ["--epochs", "6", "--max-steps", "5"]):
+        prune("run", file, *words)
+        assert ran[-1]["recipe"].training.max_steps == 5
+
+
 def test_a_recipe_alone(prune: Callable, ran: list, file: Path) -> None:
     assert prune("run", file).code == 0
     recipe = ran[0]["recipe"]

@@ -50,6 +50,8 @@ def laid_over(
         *_columns(parameters.get("column") or ()),
         *_settings(parameters.get("settings") or ()),
     ]
+    if any(path == FLAGS["epochs"] for path, _ in settings) and isinstance(tree.get("training"), dict):
+        tree["training"].pop("max_steps", None)  # which would count instead of the epochs
     for path, value in settings:
         _put(tree, path, value)
     if file is None:
