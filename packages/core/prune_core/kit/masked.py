@@ -7,6 +7,7 @@ Of a feed-forward unit under masks of whole neurons closed ones are not computed
 step costs what is open. They have no part in outputs and gradients either way.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prune_core.errors import StructureError
 from prune_core.granularity import Granularity
-from prune_core.kit.scores import ScoreGroup, Target
+from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.linears import Linear, inside, linear, output_axis
 
 WORTH = 0.9
@@ -157,6 +158,20 @@ def plain_linear(model: nn.Module, module: str) -> Linear:
     if type(layer) not in _MASKED:
         raise StructureError(f"{module} is a {type(layer).__name__}, only a plain Linear can be masked")
     return layer
+
+
+def check_own(model: nn.Module, plans: Iterable[GroupPlan]) -> None:
+    """StructureError where another module holds a parameter of a target too: a mask goes by one name."""
+    targets = {target.module for plan in plans for target in plan.targets}
+    holders: dict[Tensor, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            first = holders.setdefault(parameter, name)
+            if first != name and not targets.isdisjoint((first, name)):
+                raise StructureError(
+                    f"{first} and {name} hold the same parameter: a mask of one would change the other; give each its "
+                    "own, or exclude both"
+                )
 
 
 def attach(model: nn.Module, masking: Masking) -> None:

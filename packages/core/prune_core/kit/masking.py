@@ -19,7 +19,7 @@ from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touch
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.gates import draw
-from prune_core.kit.masked import Masking, attach, detach, empties_outputs, plain_linear
+from prune_core.kit.masked import Masking, attach, check_own, detach, empties_outputs, plain_linear
 from prune_core.kit.pools import Pool, nothing_removed, parted
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
@@ -74,6 +74,7 @@ class MaskingStrategy(Strategy):
         if not plans:
             keys = ", ".join(context.structure.keys())
             raise StructureError(f"nothing to prune: the strategy's layout and exclude leave none of {keys}")
+        check_own(context.model, plans)
         self._model, self._structure, self._seed = context.model, context.structure, context.seed
         self._progress = Progress(0, context.total_steps)
         groups = [self._group(plan, index / len(plans)) for index, plan in enumerate(plans)]
