@@ -152,6 +152,12 @@ def refused(path: Path, said: str = "damaged or not a masks file") -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_path_may_be_a_string(tmp_path):
+    masks = MaskSet({"w": Mask(Row(), torch.tensor([True, False]), (2, 3))})
+    masks.save(str(tmp_path / "masks.safetensors"))
+    same(masks, MaskSet.load(str(tmp_path / "masks.safetensors")))
+
+
 def test_missing_file(tmp_path):
     refused(tmp_path / "absent.safetensors", "no masks at")
     refused(tmp_path, "no masks at")

@@ -136,8 +136,9 @@ class MaskSet(Mapping[str, Mask]):
             save_file(tensors, draft, metadata=header)
 
     @classmethod
-    def load(cls, path: Path) -> "MaskSet":
+    def load(cls, path: str | Path) -> "MaskSet":
         """Read what `save` wrote. MaskError for a file that is missing, damaged or of another format."""
+        path = Path(path)
         if not path.is_file():
             raise MaskError(f"no masks at {path}")
         try:
