@@ -14,6 +14,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    CanineConfig,
+    CanineModel,
     EncoderDecoderModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -248,6 +250,9 @@ def test_models_that_cannot_be_measured(tmp_path: Path):
     sizes = {"num_mel_bins": 8, "max_length": 32, "intermediate_size": 16, "patch_size": 4}
     with pytest.raises(ModelError, match=r"takes input_values of a shape that is not known: .* no conv_kernel"):
         measure.dummy_inputs(ASTModel(ASTConfig(**sizes, **SIZES)), 1, 8)
+    characters = CanineModel(CanineConfig(intermediate_size=16, num_hash_buckets=16, **SIZES))
+    with pytest.raises(ModelError, match=r"CanineModel takes input_ids of a range .* has no vocab_size"):
+        measure.dummy_inputs(characters, 1, 8)
     talker = bert()
     talker.main_input_name = "numbers"
     with pytest.raises(ModelError, match="takes numbers: no input for measuring it is known, only input_ids, "):

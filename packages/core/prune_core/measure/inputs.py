@@ -104,7 +104,7 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
             f"{batch_size} texts in a batch were asked for, {type(model).__name__} takes one without a pad_token_id: "
             "write that of its tokenizer into its config.json, or give a batch size of 1"
         )
-    ids = torch.randint(config.vocab_size, (batch_size, length), generator=generator)
+    ids = torch.randint(_vocabulary(model, config), (batch_size, length), generator=generator)
     if type(model).__name__.endswith("ForMultipleChoice"):
         ids = ids.unsqueeze(1)  # how many choices there are is up to the data; a text costs the same in any number
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -119,6 +119,15 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
         ids = torch.cat([ids.new_full((batch_size, count), token), ids], dim=1)
         inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": (ids == token).long()}
     return inputs
+
+
+def _vocabulary(model: PreTrainedModel, config: Any) -> int:
+    """How many tokens there are; ModelError for a model that reads characters or else by no such number."""
+    if not hasattr(config, "vocab_size"):
+        raise ModelError(
+            f"{type(model).__name__} takes input_ids of a range that is not known: its configuration has no vocab_size"
+        )
+    return int(config.vocab_size)
 
 
 def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
@@ -187,7 +196,7 @@ def _spectrum_inputs(
 def _decoder_ids(model: PreTrainedModel, batch_size: int, length: int, generator: torch.Generator) -> Tensor:
     """What a decoder reads behind images or sounds."""
     _check_length(model, length, _decoder_length(model))
-    return torch.randint(_decoder_config(model).vocab_size, (batch_size, length), generator=generator)
+    return torch.randint(_vocabulary(model, _decoder_config(model)), (batch_size, length), generator=generator)
 
 
 def _decoder_length(model: PreTrainedModel) -> int | None:
