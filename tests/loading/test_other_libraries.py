@@ -7,7 +7,9 @@ from torch import nn
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 from transformers import AutoModelForSequenceClassification
 
-from prune_core.testing.tiny import tiny_inputs
+from prune_core.errors import StructureError
+from prune_core.folders.loading import structure_of
+from prune_core.testing.tiny import tiny_inputs, tiny_model
 
 LOADED = AutoModelForSequenceClassification.from_pretrained
 
@@ -44,6 +46,16 @@ def test_merged_lora_is_a_compact_folder(compact_folder, tmp_path):
     merged = adapted(LOADED(compact_folder("bert", sparse=False).folder).eval()).merge_and_unload()
     merged.save_pretrained(tmp_path)
     assert torch.equal(logits(LOADED(tmp_path).eval()), logits(merged.eval()))
+
+
+@pytest.mark.parametrize("target", ["query", "intermediate.dense"])
+def test_adapters_are_to_be_merged_before_pruning(target):
+    model = tiny_model("bert")
+    found = get_peft_model(model, LoraConfig(r=2, target_modules=[target]))
+    said = rf"{target} carries a PEFT adapter: merge it first \(merge_and_unload\(\)\)"
+    with pytest.raises(StructureError, match=said):
+        structure_of(model)
+    assert structure_of(found.merge_and_unload()).sizes()["layer.0.ffn"]
 
 
 @pytest.mark.parametrize("config", [Int8WeightOnlyConfig, Int8DynamicActivationInt8WeightConfig])

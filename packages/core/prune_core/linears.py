@@ -12,9 +12,20 @@ Linear = nn.Linear | Conv1D
 
 def linear(model: nn.Module, name: str) -> Linear:
     """The linear at a module path; StructureError when nothing, or something else, is there."""
-    module = inside(model, name)
+    module = unadapted(model, name)
     if not isinstance(module, Linear):
-        raise StructureError(f"{name} is a {type(module).__name__}, a Linear was expected")
+        kind = type(module)
+        raise StructureError(f"{name} is a {kind.__module__}.{kind.__qualname__}, a Linear was expected")
+    return module
+
+
+def unadapted(parent: nn.Module, name: str) -> nn.Module:
+    """As `inside`; StructureError where an adapter of peft is around what was there."""
+    module = inside(parent, name)
+    if hasattr(module, "base_layer"):
+        raise StructureError(
+            f"{name} carries a PEFT adapter: merge it first (merge_and_unload()), or prune before it is added"
+        )
     return module
 
 

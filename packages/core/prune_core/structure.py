@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 from prune_core.errors import StructureError
 from prune_core.granularity import Head, Neuron
-from prune_core.linears import Linear, inputs, inside, linear, outputs
+from prune_core.linears import Linear, inputs, inside, linear, outputs, unadapted
 
 
 class Role(StrEnum):
@@ -346,7 +346,7 @@ def _head_size(layer: nn.Module, layout: AttentionLayout) -> int:
 
 
 def _feed_forward(layer: nn.Module, layout: FeedForwardLayout, path: str, key: str) -> FeedForward:
-    up, down = inside(layer, layout.up), inside(layer, layout.down)
+    up, down = unadapted(layer, layout.up), unadapted(layer, layout.down)
     size = outputs(up) if isinstance(up, Linear) else 0
     size = size // 2 if layout.gate == layout.up else size
     if isinstance(down, Linear) and inputs(down) != size:
