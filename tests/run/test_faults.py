@@ -97,7 +97,8 @@ class TestFullDisk:
         """What is left can be resumed where it holds a recipe, else begun again."""
         folder = tmp_path / "run"
         mine = recipe(folder, training={"max_steps": 2})
-        full = f"original = life.{step}\ndef full(*args):\n    {FULL.format(size=300)}\n    original(*args)\nlife.{step} = full"
+        limited = f"def full(*args):\n    {FULL.format(size=300)}\n    original(*args)\n"
+        full = f"original = life.{step}\n{limited}life.{step} = full"
         code, error = children.finish(mine, before=full)
         assert code == 3
         assert error.startswith("OSError: ")

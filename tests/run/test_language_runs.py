@@ -71,6 +71,18 @@ def test_it_reports_the_tasks_figure(finished):
     assert losses
 
 
+def test_the_configuration_stays_but_for_the_sizes(finished):
+    """A Trainer leaves use_cache off in it."""
+    folder = finished[1]
+    dense, masked, model = (
+        json.loads((path / "config.json").read_text())
+        for path in (folder.parent / "dense", folder / "masked", folder / "model")
+    )
+    assert masked == dense
+    assert model.pop("quantization_config")
+    assert model == dense
+
+
 def test_the_compact_model_computes_what_the_masked_one_does(finished):
     assert verify_run(finished[1]).passed
 

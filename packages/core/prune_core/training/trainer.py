@@ -60,7 +60,8 @@ class PruningTrainer(Trainer):
     ) -> None:
         if (examples := kwargs.pop("train_dataset", None)) is not None:
             kwargs["train_dataset"] = Numbered(examples)
-        super().__init__(data_collator=noted(task, teacher), compute_metrics=task.metrics, **kwargs)
+        with _as_given(kwargs["model"]):
+            super().__init__(data_collator=noted(task, teacher), compute_metrics=task.metrics, **kwargs)
         self.remove_callback(PrinterCallback)
         self.task = task
         self.strategy = strategy
@@ -255,13 +256,20 @@ class PruningTrainer(Trainer):
 
 @contextmanager
 def _as_given(model: Any) -> Iterator[None]:
-    """Take off in the end what accelerate puts on a model: another Trainer would take it for prepared already."""
+    """Take off in the end what accelerate puts on a model: another Trainer would take it for prepared already.
+
+    Nothing is cached in between, which the Trainer would leave so in the configuration for good.
+    """
     marks = {"forward", "_original_forward", "_is_accelerate_prepared"} - vars(model).keys()
+    cached = {name: value for name, value in vars(model.config).items() if name == "use_cache"}
     try:
+        model.config.use_cache = False
         yield
     finally:
         for mark in marks & vars(model).keys():
             delattr(model, mark)
+        del model.config.use_cache
+        vars(model.config).update(cached)
 
 
 def make_trainer(
