@@ -71,6 +71,37 @@ def test_the_blend_moves_from_one_function_to_the_other(family):
     assert not any(isinstance(module, (Blended, GELUActivation, nn.GELU)) for module in model.modules())
 
 
+OWN = {
+    "electra": "classifier.activation",
+    "modernbert": "head.act",
+    "hubert": "hubert.encoder.pos_conv_embed.activation",
+}
+"""Activations that the field of the configuration does not name."""
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "whisper", "swin", "phi3", *OWN])
+@torch.no_grad()
+def test_what_becomes_relu_is_what_the_configuration_makes_relu(family, tmp_path):
+    model = tiny_model(family)
+    strategy = Simplified(Structured(StructuredConfig(density=0.8)), 0.5, [Relu()])
+    strategy.prepare(Context(model, structure_of(model), 2))
+    strategy.step(Progress(2, 2))
+    strategy.finish()
+    assert family not in OWN or not isinstance(model.get_submodule(OWN[family]), nn.ReLU)
+    model.save_pretrained(tmp_path)
+    expected, found = (one.eval()(**tiny_inputs(model))[0] for one in (model, type(model).from_pretrained(tmp_path)))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("family", "field"), [("dinov2-gated", "hidden_act 'gelu'"), ("opt", "function 'relu'")])
+def test_a_model_in_which_nothing_would_become_relu(family, field):
+    model = tiny_model(family)
+    with pytest.raises(
+        StructureError, match=rf"simplify\.relu: .*{field} .* names no activation that could become ReLU"
+    ):
+        Relu().prepare(model, structure_of(model))
+
+
 @pytest.fixture(scope="module")
 def simplified(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("simplify") / "run"

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from prune_core.compaction.stock import empty
 from prune_core.errors import StructureError
 from prune_core.folders.loading import record_no_norm
 from prune_core.masks import MaskSet
@@ -65,12 +66,11 @@ class Blended(nn.Module):
 
 
 class Relu(Simplification):
-    """The activation becomes ReLU."""
+    """The activation that the configuration names becomes ReLU, wherever it is."""
 
     def prepare(self, model: Any, structure: ModelStructure) -> None:
         self.model = model
-        kind = type(ACT2FN[getattr(model.config, _field(model))])
-        for name in [name for name, module in model.named_modules() if type(module) is kind]:
+        for name in _followers(model, _field(model)):
             model.set_submodule(name, Blended(model.get_submodule(name)))
 
     def modules(self) -> Sequence[str]:
@@ -200,3 +200,17 @@ def _field(model: Any) -> str:
             f"{', '.join(_FIELDS)}; leave it out"
         )
     return found[0]
+
+
+def _followers(model: Any, field: str) -> list[str]:
+    """The activations that this field of the configuration makes ReLU, as loading will; StructureError for none."""
+    simple, modules = type(ACT2FN[RELU]), dict(model.named_modules())
+    built = empty(model, {field: RELU})
+    named = [] if built is None else [name for name, module in built.named_modules() if type(module) is simple]
+    found = [name for name in named if name in modules and type(modules[name]) is not simple]
+    if not found:
+        raise StructureError(
+            f"simplify.relu: {field} {getattr(model.config, field)!r} in the configuration of {type(model).__name__} "
+            "names no activation that could become ReLU; leave it out"
+        )
+    return found
