@@ -58,7 +58,6 @@ def command(row: Row, work: Path) -> list[str]:
         *("--strategy", row.strategy, "--density", str(row.density), "--seed", str(row.seed)),
         *("--model", str(work / "dense"), "--train-file", str(work / "sst2-train90.parquet")),
         *("--validation-file", str(data / "sst2-validation.parquet"), "--output", str(work / "runs" / row.name)),
-        *("--set", "task.dataset=null", "--set", "task.dataset_config=null"),
         *row.options,
     ]
 

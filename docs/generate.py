@@ -37,7 +37,8 @@ INTRODUCTION = f"""{WRITTEN}
 
 A recipe describes a whole run in one YAML file; `prune run RECIPE.yaml` executes it. Command-line flags set the same
 fields: a flag overrides the recipe, and `--set path=value` (the value is YAML) overrides both and reaches every
-field. `--dry-run` checks everything short of training and prints the resolved recipe. Every run saves its recipe with
+field. What a file says instead goes with it: its `max_steps` for `--epochs`, its data set for `--train-file`.
+`--dry-run` checks everything short of training and prints the resolved recipe. Every run saves its recipe with
 absolute paths, and `prune run RUN` (or `RUN/recipe.yaml`) repeats it in a new folder.
 
 ```yaml

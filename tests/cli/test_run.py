@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from prune_cli.overlay import FLAGS
+from prune_cli.overlay import FLAGS, laid_over
 from prune_cli.verbs import app
 from prune_core.recipe import Recipe, read_yaml
 from prune_core.runs.configuring import validated
@@ -57,15 +57,35 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_epochs_take_the_place_of_the_steps_of_a_file(prune: Callable, ran: list, file: Path) -> None:
-    """Which a recipe would train for instead."""
-    file.write_text(file.read_text().replace("epochs: 2", "epochs: 2, max_steps: 8"))
-    for words in (["--epochs", "6"], ["--set", "training.epochs=6"]):
-        prune("run", file, *words)
-        assert (ran[-1]["recipe"].training.epochs, ran[-1]["recipe"].training.max_steps) == (6, None)
-    for words in (["--max-steps", "5"], ["--epochs", "6", "--max-steps", "5"]):
-        prune("run", file, *words)
-        assert ran[-1]["recipe"].training.max_steps == 5
+STEPS = "training: {max_steps: 8}"
+HUB, FILES = {"dataset": "d", "dataset_config": "c", "metric": "f1"}, {"train_file": "a", "validation_file": "b"}
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "found"),
+    [
+        (STEPS, {"epochs": 6}, {"training": {"epochs": 6}}),
+        (STEPS, {"settings": ["training.epochs=6"]}, {"training": {"epochs": 6}}),
+        (STEPS, {"epochs": 6, "max_steps": 5}, {"training": {"epochs": 6, "max_steps": 5}}),
+        ("training: {epochs: 2}", {"max_steps": 5}, {"training": {"epochs": 2, "max_steps": 5}}),
+        ("fill: {max_steps: 8}", {"settings": ["fill.epochs=2"]}, {"fill": {"epochs": 2}}),
+        ("strategy: {density: 0.3}", {"settings": ["densities=[0.8]"]}, {"strategy": {}, "densities": [0.8]}),
+        ("densities: [0.8]", {"density": 0.5}, {"strategy": {"density": 0.5}}),
+        (
+            "densities: [0.8]",
+            {"settings": ["strategy.density=null"]},
+            {"densities": [0.8], "strategy": {"density": None}},
+        ),
+        (f"task: {HUB}", {"train_file": "a"}, {"task": {"metric": "f1", "train_file": "a"}}),
+        (f"task: {FILES}", {"dataset": "d"}, {"task": {"dataset": "d"}}),
+    ],
+    ids=str,
+)
+def test_a_flag_takes_the_place_of_what_the_file_has_instead(
+    held: str, given: dict[str, Any], found: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(held)
+    assert laid_over(tmp_path / "recipe.yaml", given)[0] == found
 
 
 def test_a_recipe_alone(prune: Callable, ran: list, file: Path) -> None:

@@ -31,6 +31,16 @@ FLAGS = {
 }
 """Parameter of a verb -> path of its field in the recipe."""
 
+_FILES = ("task.train_file", "task.validation_file")
+INSTEAD = {
+    **{f"{section}.epochs": (f"{section}.max_steps",) for section in ("training", "fill", "quantize")},
+    "strategy.density": ("densities",),
+    "densities": ("strategy.density",),
+    "task.dataset": _FILES,
+    **dict.fromkeys(_FILES, ("task.dataset", "task.dataset_config")),
+}
+"""Field -> fields of the file that it takes the place of: they would count instead, or be refused beside it."""
+
 Setting = tuple[str, Any]
 
 
@@ -50,8 +60,8 @@ def laid_over(
         *_columns(parameters.get("column") or ()),
         *_settings(parameters.get("settings") or ()),
     ]
-    if any(path == FLAGS["epochs"] for path, _ in settings) and isinstance(tree.get("training"), dict):
-        tree["training"].pop("max_steps", None)  # which would count instead of the epochs
+    for other in (other for path, value in settings if value is not None for other in INSTEAD.get(path, ())):
+        _drop(tree, other)
     for path, value in settings:
         _put(tree, path, value)
     if file is None:
@@ -89,6 +99,14 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of fields, found {type(tree).__name__}")
     return named(tree)
+
+
+def _drop(tree: dict[str, Any], path: str) -> None:
+    *sections, leaf = path.split(".")
+    for section in sections:
+        tree = tree.get(section) or {}
+    if isinstance(tree, dict):
+        tree.pop(leaf, None)
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
