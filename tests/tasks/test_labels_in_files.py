@@ -72,6 +72,22 @@ def test_a_trained_head_of_other_labels_is_not_replaced_without_a_word(task, tex
         assert torch.equal(value, replaced.bert.get_parameter(name)), name
 
 
+@pytest.mark.parametrize("row", ["0,a film,1", "a film,1,"])
+def test_more_fields_than_names_are_refused(row, tmp_path, text_model):
+    """pandas would take the first for an index, and the label for the text."""
+    file = tmp_path / "train.csv"
+    file.write_text(f"sentence,label\n\n{row}\n")
+    said = r"train\.csv: the first row has 3 fields, the header 2 \(sentence, label\); name every column, an index too"
+    with pytest.raises(DataError, match=said):
+        TextClassification(TextClassificationConfig(train_file=file), text_model())
+
+
+@pytest.mark.parametrize(("last", "metric"), [("other", "accuracy"), ("0.5", "pearson")])
+def test_the_last_row_decides_on_the_type_as_the_first_does(last, metric, task):
+    found = task([*["0", "1"] * 5001, last], ["1", last])
+    assert found.metric == metric
+
+
 @pytest.mark.parametrize("stars", ["12345", ["-1", "0", "1"], ["1.0", "2.0", "3.0"], ["2", "1", "3"]])
 def test_numbers_that_a_model_names_its_labels_by_are_no_ids(stars, task, tmp_path, text_model):
     """Where the data lack one of them too: of stars from 1 to 5 the last, of -1, 0 and 1 the first."""

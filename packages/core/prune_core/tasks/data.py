@@ -5,6 +5,7 @@ import glob
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     # "NA" or "null" may well be a text or a label: only the empty cell is nothing
-    ".csv": ("csv", {"keep_default_na": False, "na_values": [""]}),
+    # in one piece, or the first rows would decide on the types of all
+    ".csv": ("csv", {"keep_default_na": False, "na_values": [""], "chunksize": None}),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     # without a batch size, a file of no rows fails as one of no use
@@ -182,7 +184,7 @@ def file_table(path: Path) -> Table:
         raise DataError(f"{path}: unknown extension {path.suffix!r}; use one of {', '.join(_READERS)}")
     kind, options = _READERS[path.suffix.lower()]
     if kind == "csv":
-        _refuse_double_columns(path)
+        _check_header(path)
     if kind == "json" and is_of_articles(path):
         return _read(lambda: questions(path), str(path), path.parent)
     read = lambda: load_dataset(kind, data_files=str(path), split="train", **options)  # noqa: E731
@@ -203,13 +205,23 @@ def _image_folder(folder: Path) -> Table:
     return replace(table, rows=table.rows.shuffle(seed=0))
 
 
-def _refuse_double_columns(path: Path) -> None:
-    """DataError for two columns of one name, of which pandas would rename the second without a word."""
+def _check_header(path: Path) -> None:
+    """DataError for what pandas makes the best of without a word: two columns of one name, of which it would rename the
+    second, or fewer names than fields, when it would read the columns as those on their left.
+    """
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        columns = next(csv.reader(file), [])
+        rows = csv.reader(file)
+        columns, first = next(rows, []), []
+        with suppress(csv.Error):  # a text may be longer than it takes; what is no csv file pandas says itself
+            first = next(filter(None, rows), [])
     double = sorted({name for name in columns if columns.count(name) > 1})
     if double:
         raise DataError(f"{path}: {columns.count(double[0])} columns are called {double[0]!r}; rename or remove one")
+    if len(first) > len(columns):
+        raise DataError(
+            f"{path}: the first row has {len(first)} fields, the header {len(columns)} ({', '.join(columns)}); "
+            "name every column, an index too, and end no row with a comma"
+        )
 
 
 def _from_hub(section: TaskSection, name: str) -> Tables:
