@@ -1,5 +1,7 @@
 """Labels and columns as files hold them: types that differ from file to file, names twice, heads of other labels."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,10 +84,50 @@ def test_more_fields_than_names_are_refused(row, tmp_path, text_model):
         TextClassification(TextClassificationConfig(train_file=file), text_model())
 
 
+def test_texts_may_be_longer_than_pythons_own_reader_takes(tmp_path, text_model):
+    file = tmp_path / "train.csv"
+    file.write_text(f"sentence,label\n{'film ' * 30_000},0\na,1\n")
+    section = TextClassificationConfig(train_file=file, validation_file=file)
+    assert len(TextClassification(section, text_model()).train()) == 2
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "n/a"])
+def test_a_word_among_decimal_numbers_makes_no_classes_of_them(word, task):
+    numbers = [f"{number / 10}" for number in range(1, 20)]
+    with pytest.raises(DataError, match=rf"train\.csv: label '{word}' in row 20 \(column 'label'\) is no number, as"):
+        task([*numbers, word], numbers)
+    few = [*numbers[:5], word]
+    assert len(task(few, few).target.head()["id2label"]) == 6, "one of six may be meant"
+
+
+def test_names_of_classes_may_look_like_numbers(task, tmp_path, text_model):
+    versions = [*["1.5", "2.5"] * 10, "none"]
+    file = write(tmp_path / "versions.csv", versions)
+    section = TextClassificationConfig(train_file=file, validation_file=file, regression=False)
+    assert list(TextClassification(section, text_model()).target.head()["id2label"].values()) == ["1.5", "2.5", "none"]
+    assert len(task([*map(str, range(20)), "other"], ["other"]).target.head()["id2label"]) == 21
+
+
 @pytest.mark.parametrize(("last", "metric"), [("other", "accuracy"), ("0.5", "pearson")])
 def test_the_last_row_decides_on_the_type_as_the_first_does(last, metric, task):
     found = task([*["0", "1"] * 5001, last], ["1", last])
     assert found.metric == metric
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["good", 1], "holds 'good' in row 1 and 1 in row 2; labels are all strings or all numbers"),
+        ([1, 2, "good"], "holds 1 in row 1 and 'good' in row 3; labels are all strings or all numbers"),
+        ([["good"], ["bad"]], "holds lists; a label is one string or one number"),
+        ([{"a": 1}, {"a": 2}], "holds {'a': Value('int64')}; a label is one string or one number"),
+    ],
+)
+def test_what_is_no_label_is_named(labels, said, tmp_path, text_model):
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(json.dumps({"sentence": "a film", "label": label}) for label in labels))
+    with pytest.raises(DataError, match=re.escape(f"train.jsonl: column 'label' {said}")):
+        TextClassification(TextClassificationConfig(train_file=file), text_model())
 
 
 @pytest.mark.parametrize("stars", ["12345", ["-1", "0", "1"], ["1.0", "2.0", "3.0"], ["2", "1", "3"]])

@@ -13,7 +13,9 @@ from prune_core.errors import DataError, listed
 from prune_core.task import IGNORED
 from prune_core.tasks.data import STRINGS, Table, Tables
 
-_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
+_NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
+_SLIPS = 0.1
+"""Share of the rows up to which words among decimal numbers are taken for slips, one of ten: more may be meant."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,20 @@ def refuse_labels(tables: Tables, column: str, accepts: Callable[[Any], bool], c
             if not accepts(value):
                 row = _row_of(table, column, value)
                 raise DataError(f"{table.source}: label {value!r} in row {row} (column {column!r}) {complaint}")
+
+
+def refuse_words_among_numbers(table: Table, column: str) -> None:
+    """DataError for the first word, such as NA, in a column that is text for a few words among decimal numbers."""
+    if not _is_text(table.element(column)):
+        return
+    counts = {one["values"]: one["counts"] for one in pc.value_counts(table.arrow(column)).to_pylist()}
+    numbers = [value for value in counts if _NUMBER.fullmatch(value)]
+    words = len(table.rows) - sum(counts[value] for value in numbers)
+    if 0 < words <= _SLIPS * len(table.rows) and any(has_decimals(float(value)) for value in numbers):
+        raise DataError(
+            f"{table.source}: label {_first_word(table, column)} (column {column!r}) is no number, as nearly all are; "
+            "fill or remove the row, or give --set task.regression=false where the numbers are names of classes"
+        )
 
 
 def label_names(config: PreTrainedConfig) -> tuple[str, ...]:

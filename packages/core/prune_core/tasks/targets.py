@@ -12,8 +12,16 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import EvalPrediction, PreTrainedConfig
 
 from prune_core.errors import DataError
-from prune_core.tasks.data import Tables
-from prune_core.tasks.labels import Labels, decode_class_labels, find_labels, has_decimals, refuse_labels, values_of
+from prune_core.tasks.data import Table, Tables
+from prune_core.tasks.labels import (
+    Labels,
+    decode_class_labels,
+    find_labels,
+    has_decimals,
+    refuse_labels,
+    refuse_words_among_numbers,
+    values_of,
+)
 
 
 class Target(ABC):
@@ -111,13 +119,26 @@ def find_target(
     tables = decode_class_labels(tables, column)
     for table in tables.present():
         if not isinstance(table.features[column], ClassLabel | Value):
-            raise DataError(f"{table.source}: column {column!r} holds lists; a label is one string or one number")
+            raise DataError(f"{table.source}: column {column!r} holds {_held(table, column)}")
         table.refuse_nulls("label", column)
+    if regression is None:
+        refuse_words_among_numbers(tables.present()[0], column)
     values = values_of(tables.present()[0], column)
     if regression or (regression is None and any(has_decimals(value) for value in values)):
         refuse_labels(tables, column, _is_finite, "is no number; regression needs numbers")
         return tables, Number()
     return tables, Classes(find_labels(tables, column, config))
+
+
+def _held(table: Table, column: str) -> str:
+    """What a column holds that is of no single type, and what it should."""
+    if not table.holds_lists(column):
+        first, *others = table.rows[column]
+        for row, value in enumerate(others, 2):
+            if type(value) is not type(first):
+                return f"{first!r} in row 1 and {value!r} in row {row}; labels are all strings or all numbers"
+    found = "lists" if table.holds_lists(column) else table.features[column]
+    return f"{found}; a label is one string or one number"
 
 
 def _is_finite(value: Any) -> bool:
