@@ -46,6 +46,25 @@ def test_a_number_that_is_no_training_label_is_still_refused(task):
         task(["1", "2", "x"], ["1", "3"])
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        (["neg", "pos"], ["POS", "neg", "mixed"], "label 'mixed' in row 3 .* the labels of the model, neg, pos"),
+        (["1", "2", "3"], ["1", "4"], "label 4 in row 2 .* the labels of the model, 1, 2, 3"),
+    ],
+)
+def test_a_label_that_the_model_lacks_is_named_where_it_has_the_others(names, labels, said, tmp_path, text_model):
+    section = TextClassificationConfig(validation_file=write(tmp_path / "dev.csv", labels))
+    with pytest.raises(DataError, match=rf"dev\.csv: {said}"):
+        TextClassification(section, text_model(names))
+
+
+@pytest.mark.parametrize("names", [["joy", "rage"], ["LABEL_0", "LABEL_1"]])
+def test_labels_of_which_the_model_has_none_ask_for_another_head(names, tmp_path, text_model):
+    section = TextClassificationConfig(validation_file=write(tmp_path / "dev.csv", ["pos", "neg"]))
+    assert not TextClassification(section, text_model(names)).has_trained_head(str(tmp_path / "model"))
+
+
 def test_many_labels_are_not_all_listed(task):
     with pytest.raises(DataError) as caught:
         task([f"label {number:03}" for number in range(300)], ["other", "label 001"])

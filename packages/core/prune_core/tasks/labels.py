@@ -56,7 +56,7 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
 
     `config` is the model's: where its labels are those of the data, its order is kept. `names` are those of the ids
     where the data do not say. In lists -100 is no label but the mark of what has none. DataError for a label that is in
-    validation and not in training, or a single one.
+    validation and not in training, or a single one, or, without training, one of which the model has only others.
     """
     table = tables.present()[0]
     ignored = (IGNORED,) if table.holds_lists(column) else ()
@@ -65,6 +65,8 @@ def find_labels(tables: Tables, column: str, config: PreTrainedConfig, names: Se
         feature = ClassLabel(names=list(names))
     partial = tables.train is None
     labels = _aligned(_labels(feature, values, config, partial), config, partial)
+    if partial:
+        _refuse_strangers(tables, column, labels, label_names(config))
     if len(labels.names) < 2:
         found = repr(values[0]) if values else "none"
         raise DataError(f"{table.source}: {found} is the only label (column {column!r}); there must be two at least")
@@ -195,6 +197,15 @@ def _aligned(labels: Labels, config: PreTrainedConfig, partial: bool) -> Labels:
         return labels
     ids = {value: place[ours[index]] for value, index in labels.ids.items()}
     return replace(labels, names=theirs, ids=ids)
+
+
+def _refuse_strangers(tables: Tables, column: str, labels: Labels, theirs: Sequence[str]) -> None:
+    """DataError for a label that is none of the model's where others are, so that its head is the one to judge."""
+    known = {name.casefold() for name in theirs}
+    strange = {value for value, index in labels.ids.items() if labels.names[index].casefold() not in known}
+    if labels.named and not are_numbers(theirs) and len(strange) < len(labels.ids):
+        complaint = f"is not among the labels of the model, {listed(theirs)}"
+        refuse_labels(tables, column, lambda value: value not in strange, complaint)
 
 
 def _is_text(feature: Any) -> bool:
