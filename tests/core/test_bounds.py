@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from prune_core.compaction import compact
-from prune_core.errors import MaskError, StructureError
+from prune_core.errors import MaskError, RecipeError, StructureError
 from prune_core.folders.loading import structure_of
 from prune_core.pruning import Pruning
 from prune_core.strategy import Progress
 from prune_core.testing.sample_masks import unit_masks
 from prune_core.testing.tiny import tiny_model
 from prune_unstructured.config import UnstructuredConfig
-from tests.core.loops import ONE_UNIT, STRATEGIES, Training, groups_of, same, small_units, stored_density
+from tests.core.loops import BLOCKS, ONE_UNIT, STRATEGIES, Training, groups_of, same, small_units, stored_density
 
 VARIANTS = [
     *((name, {}) for name in STRATEGIES),
@@ -86,6 +87,41 @@ def test_what_was_pruned_stays_pruned(strategy, options, tmp_path):
         for name in masks:
             assert not (masks[name].expand() & ~earlier[name].expand()).any(), name
     assert 0.35 - ONE_UNIT[strategy] < stored_density(model, masks) <= 0.35
+
+
+def pruned(model, strategy, **options):
+    pruning = Pruning(model, strategy, total_steps=2, **options)
+    pruning.step(), pruning.step()
+    return pruning.finish()
+
+
+PAIRS = [
+    ("structured", "unstructured", True),
+    ("structured", "hybrid", False),
+    ("block", "unstructured", True),
+    ("hybrid", "unstructured", True),
+    ("block", "structured", False),
+    ("unstructured", "structured", False),
+    ("unstructured", "block", False),
+    ("hybrid", "block", False),
+    ("hybrid", "structured", False),
+]
+"""A strategy, one that goes on from it, and whether its scores cover nothing pruned beside something kept."""
+
+
+@pytest.mark.parametrize(("before", "after", "fits"), PAIRS)
+def test_what_was_pruned_does_not_come_back_with_what_is_coarser(before, after, fits, tmp_path):
+    earlier = pruned(small_units(), before, density=0.5, **BLOCKS[before])
+    earlier.save(tmp_path / "masks.safetensors")
+    options = {"density": 0.3, "within": tmp_path, **BLOCKS[after]}
+    model = small_units()
+    if not fits:
+        with pytest.raises(RecipeError, match=r"strategy\.within: \d+ weights of \S+ that .* share scores of .* with"):
+            Pruning(model, after, total_steps=2, **options)
+        assert all(type(module) is nn.Linear for module in model.modules() if isinstance(module, nn.Linear))
+        return
+    later = pruned(model, after, **options)
+    assert not [name for name in earlier if (later[name].expand() & ~earlier[name].expand()).any()]
 
 
 def test_the_density_starts_where_the_earlier_run_ended(tmp_path):

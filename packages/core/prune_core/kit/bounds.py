@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prune_core.errors import MaskError
+from prune_core.errors import MaskError, RecipeError
 from prune_core.granularity import Shape
 from prune_core.kit.scores import GroupPlan
 from prune_core.masks import MaskSet
@@ -48,6 +48,25 @@ def touching(plan: GroupPlan, weights: Mapping[str, Tensor], shape: Shape) -> Te
             covered = target.granularity.reduce(weights[target.module].float()) > 0
             found |= target.orient(covered).reshape(shape)
     return found
+
+
+def pruned_before(plan: GroupPlan, weights: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """Which scores of a group, of this shape, cover nothing but what is pruned already, where these weights are kept.
+
+    RecipeError where one covers both: what was pruned would come back with the rest.
+    """
+    bound = [target for target in plan.targets if target.module in weights]
+    kept = touching(plan, weights, shape) | (len(bound) < len(plan.targets))
+    for target in bound:
+        before = weights[target.module]
+        back = target.granularity.expand(target.orient(kept), tuple(before.shape)) & ~before
+        if back.any():
+            raise RecipeError(
+                f"strategy.within: {int(back.sum())} weights of {target.module} that the earlier run pruned share "
+                f"scores of {target.granularity} with weights that it kept: take its strategy with the same sizes, or "
+                "a finer one such as unstructured"
+            )
+    return ~kept
 
 
 def _kept(masks: MaskSet, unit: Attention) -> dict[str, Tensor]:

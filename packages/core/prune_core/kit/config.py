@@ -57,7 +57,8 @@ class MaskingConfig(StrategyConfig):
     )
     within: Path | None = Field(
         None,
-        description="Folder or masks of an earlier run: what it pruned stays pruned, and the density starts there.",
+        description="Folder or masks of an earlier run, of the same strategy or a coarser one: what it pruned stays "
+        "pruned, and the density starts there.",
     )
 
     @model_validator(mode="after")

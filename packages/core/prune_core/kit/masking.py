@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prune_core.errors import RecipeError, StructureError
 from prune_core.granularity import Neuron
 from prune_core.kit import binarizers, penalties
-from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, touching
+from prune_core.kit.bounds import earlier_masks, kept_heads, open_weights, pruned_before, touching
 from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.gates import draw
@@ -239,12 +239,10 @@ class MaskingStrategy(Strategy):
                 continue
             weights = read(earlier_masks(path, field, self._model))
             for group in groups:
-                touched = touching(group.plan, weights, tuple(group.scores.shape))
-                masked = all(target.module in weights for target in group.plan.targets)
                 if field == "rewind":
-                    group.held = touched
-                elif masked:
-                    group.gone = ~touched
+                    group.held = touching(group.plan, weights, tuple(group.scores.shape))
+                else:
+                    group.gone = pruned_before(group.plan, weights, tuple(group.scores.shape))
 
     def _make_pools(self, groups: Sequence[ScoreGroup]) -> list[Pool]:
         """The parts with a density of their own and the rest; StructureError where masks can remove nothing of one."""
