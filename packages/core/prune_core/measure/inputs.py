@@ -102,7 +102,7 @@ def _text_inputs(model: PreTrainedModel, batch_size: int, length: int, generator
     ):
         raise RecipeError(
             f"{batch_size} texts in a batch were asked for, {type(model).__name__} takes one without a pad_token_id: "
-            "write that of its tokenizer into its config.json, or give a batch size of 1"
+            "write that of its tokenizer into its config.json; where sizes of batches can be given, 1 will do"
         )
     ids = torch.randint(_vocabulary(model, config), (batch_size, length), generator=generator)
     if type(model).__name__.endswith("ForMultipleChoice"):
