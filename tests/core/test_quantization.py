@@ -59,6 +59,16 @@ def test_a_compact_model_computes_in_int8_as_it_was_trained(family):
     assert (smaller(**batch).logits - trained).abs().median() < (trained - plain).abs().median()
 
 
+def test_by_default_it_takes_what_was_trained_for_it():
+    """Not the head."""
+    model, layers = compacted("bert")
+    smaller = int8(model)
+    changed = {
+        name for name, layer in smaller.named_modules() if "Int8" in type(getattr(layer, "weight", None)).__name__
+    }
+    assert changed == set(layers)
+
+
 @torch.no_grad()
 def test_the_model_is_as_it_was_afterwards():
     model, layers = compacted("bert")

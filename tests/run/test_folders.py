@@ -124,8 +124,16 @@ class TestVerify:
     def test_a_missing_folder(self, name, own_run):
         folder = own_run()
         shutil.rmtree(folder / name)
-        with pytest.raises(ModelError, match=name):
+        with pytest.raises(RunError, match=f"{name} is gone: prune run .* --resume makes it again"):
             verify_run(folder)
+
+    def test_a_tokenizer_that_is_gone_and_what_decides_nothing(self, own_run):
+        folder = own_run()
+        (folder / "model" / "README.md").write_text("mine")
+        (folder / "model" / "notes.txt").write_text("mine")
+        assert verify_run(folder).passed
+        (folder / "model" / "tokenizer.json").unlink()
+        assert verify_run(folder).changed == ("tokenizer.json",)
 
 
 class TestCompactFolder:

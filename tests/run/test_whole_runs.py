@@ -105,4 +105,6 @@ def test_the_run_is_verified_again(kind, runs):
     config = json.loads((runs / kind / "model" / "config.json").read_text())
     assert ("quantization_config" in config) == (kind in ("portable", "discovered", "described"))
     assert ("auto_map" in config) == (kind == "portable")
+    manifest = json.loads((runs / kind / "manifest.json").read_text())
+    assert (manifest["needs_prune_core"], manifest["portable"]) == (kind not in WITHOUT_US, kind == "portable")
     assert ("prune_layers" in config) == (kind == "shorter")

@@ -206,4 +206,5 @@ def _summary(manifest: dict[str, Any]) -> None:
     models = "models lie in" if "members" in manifest else "model is"
     folder = manifest["output"] if "members" in manifest else f"{manifest['output']}/model"
     first = "import prune_core, then " if manifest.get("needs_prune_core", True) else ""
-    typer.echo(f"The compact {models} {folder}: {first}from_pretrained as usual.")
+    how = "with trust_remote_code=True" if manifest.get("portable") else "as usual"
+    typer.echo(f"The compact {models} {folder}: {first}from_pretrained {how}.")

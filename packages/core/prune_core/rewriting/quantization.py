@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prune_core.errors import RecipeError
+from prune_core.folders.loading import structure_of
 from prune_core.linears import linear
 from prune_core.structure import ModelStructure
 
@@ -51,10 +52,14 @@ def rounding(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
             layer.__class__ = nn.Linear
 
 
-def int8(model: PreTrainedModel, layers: Sequence[str]) -> PreTrainedModel:
-    """A copy of `model` with these linears in int8, their inputs rounded as they come; for inference alone."""
+def int8(model: PreTrainedModel, layers: Sequence[str] | None = None) -> PreTrainedModel:
+    """A copy of `model` with these linears in int8, by default those that `quantize` trains for it, the prunable ones;
+    their inputs are rounded as they come. For inference alone.
+    """
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
+    if layers is None:
+        layers = structure_of(model).left_in(model)
     smaller: PreTrainedModel = copy.deepcopy(model).eval()
     config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     quantize_(smaller, config, filter_fn=lambda module, name: name in layers)

@@ -49,7 +49,18 @@ def members(job: Job, folder: Path) -> list[Recipe]:
 def report(folder: Path, manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The manifest of the whole: what its members report, and a table with a row for each."""
     first = manifests[0]
-    shared = ("strategy", "seed", "teacher", "filled", "versions", "datasets", "machine", "git")
+    shared = (
+        "strategy",
+        "seed",
+        "teacher",
+        "filled",
+        "versions",
+        "datasets",
+        "machine",
+        "git",
+        "needs_prune_core",
+        "portable",
+    )
     return {
         "output": str(folder),
         **{name: first[name] for name in shared},

@@ -29,7 +29,7 @@ class Results:
     `int8` are those of the pruned model in int8, empty where it was not trained for that. `share` of the dense model's
     prunable weights was there when the pruning began, after layers had been removed; `whole` counts its units by key.
     `further` names the first training of the compact model, None where it had none. `rounding` is what
-    it cost to store the word embeddings in few bits, where that was asked for.
+    it cost to store the word embeddings in few bits, where that was asked for. `portable`: the folder has its own code.
     """
 
     metric: str
@@ -46,6 +46,7 @@ class Results:
     share: float = 1.0
     whole: Mapping[str, int] = field(default_factory=dict)
     rounding: Rounding | None = None
+    portable: bool = False
 
     def manifest(self) -> dict[str, Any]:
         """Every figure, as plain data."""
@@ -64,7 +65,8 @@ class Results:
             "units": [{"key": u.key, "kept": len(u.kept), "of": u.total} for u in self.compaction.units],
             **({"rounding": asdict(self.rounding)} if self.rounding else {}),
             "filled": self.further is not None,
-            "needs_prune_core": needs_us(self.compaction.model),
+            "needs_prune_core": needs_us(self.compaction.model) and not self.portable,
+            "portable": self.portable,
             "alignment": self.alignment.to_dict(),
             "notes": [*self.compaction.notes, *self.alignment.notes()],
             "summary": self.summary(),

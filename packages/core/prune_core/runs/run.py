@@ -329,6 +329,7 @@ def _report(
         greater_is_better=job.task.greater_is_better,
         alignment=on_main(lambda: Alignment.load(workspace.alignment, job.recipe.align)) or Alignment(),
         share=ready.share,
+        portable=job.recipe.portable,
         whole={unit.key: unit.count for unit in structure_of(ready.dense, job.plugins).units},
     )
     return {

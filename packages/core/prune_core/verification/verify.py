@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.constants import REPOCARD_NAME
 from torch import Tensor
 
 from prune_core.compaction import choose, compact
@@ -185,6 +186,9 @@ def verify_run(run: Path) -> Verification:
     if workspace.members():
         names = ", ".join(path.name for path in workspace.members())
         raise RunError(f"{run} holds a run at each of several densities: verify {names} in it")
+    for folder in (workspace.masked, workspace.model):
+        if not folder.is_dir():  # its path could be a name on the hub
+            raise RunError(f"{folder} is gone: prune run {run} --resume makes it again")
     masks, recipe = MaskSet.load(workspace.masks), workspace.read_recipe()
     job = make_job(recipe)
     task = job.task
@@ -206,28 +210,29 @@ def verify_run(run: Path) -> Verification:
 
 
 def digests(model: Path) -> dict[str, str]:
-    """SHA-256 of the files that decide what a model folder computes: weights, configurations, code."""
-    files = [
-        *model.rglob("*.safetensors"),
-        *model.rglob("config.json"),
-        *model.glob(MODULES),
-        *model.glob(f"{MODULE}.py"),
-    ]
+    """SHA-256 of the files of a model folder, less its card, which is anybody's to edit."""
     found = {}
-    for path in sorted(files):
+    for path in sorted(path for path in model.rglob("*") if path.is_file() and path.name != REPOCARD_NAME):
         with path.open("rb") as file:
             found[path.relative_to(model).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
 def changed_files(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
-    """Files of a model that are other ones than when the run wrote its manifest."""
+    """Files of a model that are other ones than when the run wrote its manifest, or gone; of those that came to it the
+    ones that decide what it computes: weights, configurations, code.
+    """
     if "sha256" not in manifest:
         raise RunError(
             f"the manifest of {model.parent} has no sha256 of the model: it cannot be verified, run it again"
         )
     written, found = manifest["sha256"], digests(model)
-    return tuple(sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)))
+    more = {name for name in found.keys() - written.keys() if _decides(Path(name))}
+    return tuple(sorted({name for name in written if found.get(name) != written[name]} | more))
+
+
+def _decides(path: Path) -> bool:
+    return path.suffix == ".safetensors" or path.name in ("config.json", MODULES, f"{MODULE}.py")
 
 
 def real_batches(task: Task, count: int = SAMPLES) -> Iterator[dict[str, Tensor]]:
