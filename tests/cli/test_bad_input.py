@@ -199,7 +199,7 @@ def test_wrong_command_lines(arguments: list[str], part: str, prune: Callable) -
         ("simplify.share=0.3", "simplify: share alone blends nothing in: give relu or no_norm as well"),
         ("quantize.max_steps=5", "quantize: nothing is trained for int8, so max_steps would do nothing: give bits: 8"),
         ("quantize={bits: 8, epochs: 0}", "quantize.epochs: Input should be greater than 0"),
-        ("densities=[0.3,0.5]", "Recipe: densities must fall, found [0.3, 0.5]\n"),
+        ("densities=[0.3,0.5]", "recipe: densities must fall, found [0.3, 0.5]\n"),
         ("teacher=Self", "teacher: did you mean 'self'?"),
         ("teacher=''", "teacher: self, none, auto or a model was expected"),
     ],
@@ -266,6 +266,7 @@ def _failing(error: BaseException) -> Callable[..., None]:
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 74, "Permission denied: runs/x"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x/a"), 74, "the disk is full: runs/x/a"),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 74, "disk is full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1262 vs 1164"), 74, "disk is full"),
     ],
 )
 def test_errors_of_a_run(

@@ -315,6 +315,24 @@ def test_the_summary_is_one_table(prune: Callable, ran: list, file: Path) -> Non
         assert part in result.out
 
 
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ({}, "runs/first/model: import prune_core, then from_pretrained as usual."),
+        ({"needs_prune_core": False}, "runs/first/model: from_pretrained as usual."),
+        ({"needs_prune_core": False, "portable": True}, "model: from_pretrained with trust_remote_code=True."),
+        ({"members": [], "needs_prune_core": False}, "models lie in runs/first: from_pretrained as usual."),
+    ],
+    ids=str,
+)
+def test_the_last_line_says_how_the_model_loads(
+    told: dict[str, Any], line: str, prune: Callable, ran: list, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setitem(MANIFEST, name, value)
+    assert prune("run", file).out.splitlines()[-1].endswith(line)
+
+
 def test_the_manifest_as_json(prune: Callable, ran: list, file: Path) -> None:
     assert json.loads(prune("run", file, "--json").out) == MANIFEST
 

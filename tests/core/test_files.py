@@ -67,6 +67,12 @@ def test_a_failure_leaves_nothing_where_nothing_was(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_what_cannot_be_written_is_named_by_its_own_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "file") as draft:
+        (draft / "part").touch()
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 def test_the_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
     with replacing(tmp_path / "thing") as draft:
         name = draft.name

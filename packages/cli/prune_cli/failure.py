@@ -7,6 +7,9 @@ import typer
 from prune_cli.exit_codes import SYSTEM, exit_code
 from prune_core.distributed.processes import is_main, rank
 
+_FULL = ("No space left on device", "unexpected pos")
+"""What safetensors says, and torch, whose file is shorter than what it wrote."""
+
 
 def report(error: Exception, debug: bool) -> int:
     """Print the error on stderr and return the exit code. `debug` adds the traceback."""
@@ -42,7 +45,7 @@ def _lines(error: Exception) -> list[str]:
 def _disk_full(error: BaseException | None) -> bool:
     """Whether a full disk is behind the error; torch and safetensors hide it in errors of their own."""
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        if getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in _FULL):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -37,6 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
+    except OSError as error:
+        if str(error.filename).startswith(str(draft)):  # which says nothing to whom asked for `path`
+            error.filename = str(path)
+        raise
     finally:
         remove(draft)
 

@@ -342,7 +342,7 @@ def explain(error: ValidationError, model: type, source: str, prefix: str = "") 
     lines = []
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        where = ".".join([prefix, *path] if prefix else path) or model.__name__
+        where = ".".join([prefix, *path] if prefix else path) or "recipe"
         if problem["type"] == "extra_forbidden":
             known = _fields(model, path[:-1])
             lines.append(f"{where}: unknown field; {nearest(path[-1], known)}known: {', '.join(known)}")
