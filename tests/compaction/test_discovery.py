@@ -63,8 +63,9 @@ REFUSED = {
     "mt5": r"relative_attention_bias\.weight \[32, 4\] seems to belong to single heads",
 }
 """Model types that cannot be read, and why."""
-MISREAD = ("big_bird", "xglm", "mvp")
-"""Those that are read, and whose own code goes by another count of heads than their modules': the trial finds out."""
+MISREAD = ("big_bird", "xglm", "mvp", "yoso", "mra")
+"""Those that are read, and whose own code goes by another count of heads than their modules', or gives values weights
+that do not sum to 1: the trial finds out."""
 READ = [family for family in HEAD if family not in REFUSED and family not in MISREAD]
 
 LUKE = {

@@ -31,6 +31,8 @@ def needed(structure: ModelStructure) -> bool:
 def prove(model: PreTrainedModel, structure: ModelStructure, batch: dict[str, Tensor]) -> None:
     """Compact a copy, some units half and some whole, and compare masked, compact and reloaded model on `batch`.
 
+    Of the halves every second head or neuron that goes leaves a constant, where a bias can take it.
+
     StructureError where they are not the same function: this model cannot be compacted by this layout. ModelError where
     `batch` does not reach all units.
     """
@@ -59,14 +61,20 @@ def _left(structure: ModelStructure) -> Iterator[tuple[Unit, int]]:
 
 
 def _masks(model: PreTrainedModel, unit: Unit, count: int) -> dict[str, Mask]:
-    """Masks that keep the last `count` heads or neurons of a unit."""
+    """Masks that keep the last `count` heads or neurons of a unit, and make a constant of some of the others.
+
+    A constant reads nothing, but keeps its biases and what reads it. Only where something is left: what has no bias to
+    be folded into stays.
+    """
     plans = heads(unit) if isinstance(unit, Attention) else neurons(unit)
-    values = torch.arange(unit.count) >= unit.count - count
+    index = torch.arange(unit.count)
+    left = index >= unit.count - count
+    read = left | ((index % 2 == 1) & (count > 0))
     found = {}
     for target in (target for plan in plans for target in plan.targets):
         layer = linear(model, target.module)
         shape = tuple(layer.weight.shape)
-        found[f"{target.module}.weight"] = Mask(target.granularity, values, shape)
+        found[f"{target.module}.weight"] = Mask(target.granularity, read if target.consumer else left, shape)
         if layer.bias is not None and not target.consumer:
-            found[f"{target.module}.bias"] = bias_mask(target.granularity, values, shape, output_axis(layer))
+            found[f"{target.module}.bias"] = bias_mask(target.granularity, read, shape, output_axis(layer))
     return found
