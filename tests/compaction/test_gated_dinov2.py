@@ -58,6 +58,10 @@ def test_zeros_of_what_is_fused_on_disk_are_stored_and_counted(tmp_path):
     left = {name: int(mask.expand().sum()) for name, mask in masks.items()}
     count = sum(weight.numel() if name in fused else left[name] for name, weight in structure.weights(model))
     assert compaction.density == pytest.approx(count / structure.size(model))
+    (note,) = compaction.notes
+    zeros = sum(masks[name].expand().numel() - left[name] for name in fused)
+    assert note.startswith(f"{zeros} zeros of {len(fused)} weights such as ")
+    assert compact(tiny_model("dinov2"), random_masks(tiny_model("dinov2"), "element", sparse=True)).notes == ()
 
 
 def test_one_size_for_all_layers_keeps_the_neurons():

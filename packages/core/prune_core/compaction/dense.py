@@ -80,12 +80,25 @@ class DenseCompactor(Compactor):
             masks=MaskSet(remaining, sparse=masks.sparse),
             density=count / total,
             ragged=ragged / total if more else None,
+            notes=_stored_zeros(remaining, left_out) if masks.sparse else (),
         )
 
     def held(self, unit: Unit, needed: list[int], masks: MaskSet) -> list[int]:
         """Heads (or neurons) that a unit keeps, those among them that it needs."""
         count = min(self.neurons.get(unit.key, 0), unit.count)
         return padded(needed, count, unit.count) if 0 < len(needed) < count else needed
+
+
+def _stored_zeros(remaining: Mapping[str, Mask], left_out: Container[str]) -> tuple[str, ...]:
+    """A note where zeros that were to be left out on disk are stored."""
+    whole = [name for name in remaining if name not in left_out]
+    if not whole:
+        return ()
+    zeros = sum(int((~remaining[name].values).sum()) for name in whole)
+    return (
+        f"{zeros} zeros of {len(whole)} weights such as {whole[0]} are stored and count as density: transformers fuses "
+        "these weights on disk; a strategy of whole heads and neurons makes them smaller",
+    )
 
 
 def started(
