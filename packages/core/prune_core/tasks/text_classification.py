@@ -52,9 +52,8 @@ class TextClassification(ClassificationTask):
     def load_model(self, path: str) -> PreTrainedModel:
         model = super().load_model(path)
         config = model.config.get_text_config()
-        if (
-            getattr(config, "pad_token_id", 0) is None
-        ):  # a decoder classifies a text by its last token that is none of padding
+        # a decoder classifies a text by its last token that is none of padding
+        if getattr(config, "pad_token_id", 0) is None:
             config.pad_token_id = self.processor.pad_token_id
         return model
 

@@ -211,11 +211,7 @@ def verify_run(run: Path) -> Verification:
 
 def digests(model: Path) -> dict[str, str]:
     """SHA-256 of the files of a model folder, less its card, which is anybody's to edit."""
-    found = {}
-    for path in sorted(path for path in model.rglob("*") if path.is_file() and path.name != REPOCARD_NAME):
-        with path.open("rb") as file:
-            found[path.relative_to(model).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: _digest(path) for name, path in _files(model).items()}
 
 
 def changed_files(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
@@ -226,9 +222,20 @@ def changed_files(manifest: dict[str, Any], model: Path) -> tuple[str, ...]:
         raise RunError(
             f"the manifest of {model.parent} has no sha256 of the model: it cannot be verified, run it again"
         )
-    written, found = manifest["sha256"], digests(model)
-    more = {name for name in found.keys() - written.keys() if _decides(Path(name))}
-    return tuple(sorted({name for name in written if found.get(name) != written[name]} | more))
+    written, files = manifest["sha256"], _files(model)
+    more = {name for name in files.keys() - written.keys() if _decides(files[name])}
+    changed = {name for name in written if name not in files or _digest(files[name]) != written[name]}
+    return tuple(sorted(changed | more))
+
+
+def _files(model: Path) -> dict[str, Path]:
+    paths = sorted(path for path in model.rglob("*") if path.is_file() and path.name != REPOCARD_NAME)
+    return {path.relative_to(model).as_posix(): path for path in paths}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decides(path: Path) -> bool:
