@@ -12,8 +12,9 @@ from torch import Tensor
 from prune_core.granularity import Block, Column, Element, Granularity, Row, RowsColumns
 from prune_core.kit import binarizers, penalties
 from prune_core.kit.distillation import logits_loss
+from prune_core.kit.masked import Masking, attach
 from prune_core.kit.schedules import Schedule
-from prune_core.kit.scores import straight_through
+from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.strategy import Progress
 from tests.parity import reference
 
@@ -99,13 +100,17 @@ def test_two_negative_scores_do_not_survive(case: dict[str, Any]) -> None:
 
 @cases("movement_gradient")
 def test_movement_gradient(case: dict[str, Any]) -> None:
-    scores, weight = tensor(case, "scores").requires_grad_(), tensor(case, "weight").requires_grad_()
-    mask = straight_through(scores, binarizers.sigmoid_threshold(scores.detach(), case["threshold"]))
-    output = tensor(case, "x") @ Block(*case["block"]).apply(weight, mask).T
-    output.backward(tensor(case, "upstream"))
+    scores, weight = tensor(case, "scores"), tensor(case, "weight")
+    model, target = torch.nn.Module(), Target("layer", Block(*case["block"]))
+    model.layer = torch.nn.Linear(*weight.shape[::-1], bias=False, dtype=weight.dtype)
+    model.layer.load_state_dict({"weight": weight})
+    model.group = ScoreGroup(GroupPlan("group", "ffn", (target,)), scores, 1)
+    model.group.mask.copy_(binarizers.sigmoid_threshold(scores, case["threshold"]))
+    attach(model, Masking(model.group, target))
+    model.layer(tensor(case, "x")).backward(tensor(case, "upstream"))
     close = {"rtol": 0, "atol": 5e-6}  # sums of products of numbers that were rounded at the sixth decimal
-    torch.testing.assert_close(scores.grad, tensor(case, "grad_scores"), **close)
-    torch.testing.assert_close(weight.grad, tensor(case, "grad_weight"), **close)
+    torch.testing.assert_close(model.group.scores.grad, tensor(case, "grad_scores"), **close)
+    torch.testing.assert_close(model.layer.weight.grad, tensor(case, "grad_weight"), **close)
 
 
 @cases("penalty_l1")

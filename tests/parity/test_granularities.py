@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prune_core.granularity import parse_granularity
 from prune_core.kit.masked import MaskedConv1D, MaskedLinear, Masking, attach
-from prune_core.kit.scores import GroupPlan, ScoreGroup, Target, straight_through
+from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.masks import Mask, bias_mask
 from tests.parity import reference
 
@@ -175,11 +175,12 @@ def test_a_masked_conv1d_is_the_masked_linear(kind, data):
     assert torch.equal(*(found.expand() for found in biases))
 
 
-def masked_model(target, weight, bias, mask, layer=None):
+def masked_model(target, weight, bias, mask, layer=None, group=None):
     model = torch.nn.Module()
     model.layer = layer or torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
     model.layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-    model.group = ScoreGroup(GroupPlan("group", "ffn", (target,)), torch.zeros(mask.shape, dtype=torch.float64), 1)
+    plan = GroupPlan("group", "ffn", (target,))
+    model.group = group or ScoreGroup(plan, torch.zeros(mask.shape, dtype=torch.float64), 1)
     model.group.mask.copy_(torch.from_numpy(mask))
     attach(model, Masking(model.group, target))
     assert type(model.layer) is (MaskedConv1D if layer else MaskedLinear)
@@ -191,10 +192,9 @@ def test_movement_of_rows_times_columns():
     generator = np.random.default_rng(0)
     weight, upstream = generator.normal(size=(2, 3, 4))
     mask = np.array([1.0, 0, 1, 0, 1, 1, 1])
-    scores = torch.zeros(7, dtype=torch.float64, requires_grad=True)
-    kept = straight_through(scores, torch.from_numpy(mask))
-    parse_granularity("rows_columns").apply(torch.from_numpy(weight), kept).backward(torch.from_numpy(upstream))
-    moved = upstream * weight
+    model = masked_model(Target("layer", parse_granularity("rows_columns")), weight, np.zeros(3), mask)
+    upstream_of_weights(model, upstream)
+    moved, scores = upstream * weight, model.group.scores
     np.testing.assert_allclose(scores.grad[:3], moved @ mask[3:], **ROUNDING)
     np.testing.assert_allclose(scores.grad[3:], mask[:3] @ moved, **ROUNDING)
 
@@ -204,9 +204,16 @@ def test_movement_adds_up_over_the_layers_that_share_a_score():
     generator = np.random.default_rng(1)
     up, down = generator.normal(size=(4, 3)), generator.normal(size=(2, 4))
     of_up, of_down = generator.normal(size=(4, 3)), generator.normal(size=(2, 4))
-    scores = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    mask = straight_through(scores, torch.tensor([1.0, 0, 0, 1], dtype=torch.float64))
+    mask, group = np.array([1.0, 0, 0, 1]), None
     for kind, weight, gradient in (("neuron:rows:1", up, of_up), ("neuron:columns:1", down, of_down)):
-        parse_granularity(kind).apply(torch.from_numpy(weight), mask).backward(torch.from_numpy(gradient))
+        bias = np.zeros(len(weight))
+        model = masked_model(Target("layer", parse_granularity(kind)), weight, bias, mask, group=group)
+        upstream_of_weights(model, gradient)
+        group = model.group
     wanted = (of_up * up).sum(axis=1) + (of_down * down).sum(axis=0)
-    np.testing.assert_allclose(scores.grad, wanted, **ROUNDING)
+    np.testing.assert_allclose(group.scores.grad, wanted, **ROUNDING)
+
+
+def upstream_of_weights(model, upstream):
+    """Backward with this gradient of the masked weights: each input by itself."""
+    model.layer(torch.eye(upstream.shape[1], dtype=torch.float64)).backward(torch.from_numpy(upstream.T.copy()))

@@ -7,7 +7,6 @@ columns multiplies a row mask and a column mask (arXiv:2109.04838); n:m scores s
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -18,7 +17,6 @@ from prune_core.errors import MaskError, StructureError
 
 Axis = Literal["rows", "columns"]
 Shape = tuple[int, ...]
-Product = Callable[[Tensor, Tensor], Tensor]
 
 
 class Granularity(ABC):
@@ -31,8 +29,19 @@ class Granularity(ABC):
         """Shape of the scores of a weight of this shape. Raises StructureError where it does not divide."""
 
     @abstractmethod
-    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
-        """`weight` times the expanded mask. `times` multiplies values by a mask that is broadcast, in place or not."""
+    def factors(self, mask: Tensor, weight: Shape) -> tuple[Tensor, ...]:
+        """What `seen` of a weight of this shape is multiplied by, one after the other, each broadcast."""
+
+    def seen(self, weight: Tensor) -> Tensor:
+        """The weight as its factors see it: a view."""
+        return weight
+
+    def apply(self, weight: Tensor, mask: Tensor) -> Tensor:
+        """`weight` times the expanded mask."""
+        product = self.seen(weight)
+        for factor in self.factors(mask, tuple(weight.shape)):
+            product = product * factor
+        return product.view(weight.shape)
 
     @abstractmethod
     def collect(self, values: Tensor, mask: Tensor) -> Tensor:
@@ -90,10 +99,12 @@ class Block(Granularity):
         rows, columns = self.score_shape(tuple(values.shape))
         return values.view(rows, self.height, columns, self.width)
 
-    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
+    def factors(self, mask: Tensor, weight: Shape) -> tuple[Tensor, ...]:
         rows, columns = mask.shape
-        lines = mask[:, None, :, None].expand(rows, 1, columns, self.width).reshape(rows, 1, -1)
-        return times(weight.view(rows, self.height, -1), lines).view(weight.shape)  # whole rows: products of long runs
+        return (mask[:, None, :, None].expand(rows, 1, columns, self.width).reshape(rows, 1, -1),)
+
+    def seen(self, weight: Tensor) -> Tensor:
+        return weight.view(-1, self.height, weight.shape[1])  # whole rows: products of long runs
 
     def collect(self, values: Tensor, mask: Tensor) -> Tensor:
         rows, columns = mask.shape
@@ -151,14 +162,18 @@ class _Sliced(Granularity):
 
     def spread(self, values: Tensor) -> Tensor:
         """Values [scores] on all lines [lines]."""
-        return torch.cat([values.repeat_interleave(size) for size in self.sizes])
+        return values if self.sizes == (1,) else torch.cat([values.repeat_interleave(size) for size in self.sizes])
 
-    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
+    def factors(self, mask: Tensor, weight: Shape) -> tuple[Tensor, ...]:
         lines = self.spread(mask)
-        return times(weight, lines[:, None] if self.axis == "rows" else lines)
+        return (lines[:, None] if self.axis == "rows" else lines,)
 
     def collect(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.gather(values.sum(dim=1 if self.axis == "rows" else 0)).sum(dim=1)
+        return self.added(values.sum(dim=1 if self.axis == "rows" else 0))
+
+    def added(self, values: Tensor) -> Tensor:
+        """Values of all lines [lines], added up by score: [scores]. What gradients do on the way back of `spread`."""
+        return values if self.sizes == (1,) else self.gather(values).sum(dim=1)
 
     def expand(self, mask: Tensor, weight: Shape) -> Tensor:
         lines = self.spread(mask)
@@ -220,8 +235,8 @@ class _Elementwise(Granularity):
     def score_shape(self, weight: Shape) -> Shape:
         return tuple(weight)
 
-    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
-        return times(weight, mask)
+    def factors(self, mask: Tensor, weight: Shape) -> tuple[Tensor, ...]:
+        return (mask,)
 
     def collect(self, values: Tensor, mask: Tensor) -> Tensor:
         return values
@@ -283,9 +298,9 @@ class RowsColumns(Granularity):
     def score_shape(self, weight: Shape) -> Shape:
         return (weight[0] + weight[1],)
 
-    def apply(self, weight: Tensor, mask: Tensor, times: Product = torch.mul) -> Tensor:
-        rows, columns = torch.split(mask, list(weight.shape))
-        return times(times(weight, rows[:, None]), columns[None, :])
+    def factors(self, mask: Tensor, weight: Shape) -> tuple[Tensor, ...]:
+        rows, columns = mask.split(list(weight))
+        return rows[:, None], columns[None, :]
 
     def collect(self, values: Tensor, mask: Tensor) -> Tensor:
         rows, columns = torch.split(mask, list(values.shape))

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from prune_core.errors import StructureError
-from prune_core.granularity import Granularity
+from prune_core.granularity import Granularity, Neuron
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.linears import Linear, inside, linear, output_axis
 
@@ -63,39 +63,52 @@ class MaskedConv1D(Conv1D):
 _MASKED: dict[type, type] = {nn.Linear: MaskedLinear, Conv1D: MaskedConv1D}
 
 
+@dataclass(frozen=True)
+class _Laid:
+    """A mask on a linear: as the target reads it, in the dtype of the weight; `outputs`: 1 for those that have a weight
+    left, which multiply the bias; None where nothing does.
+    """
+
+    target: Target
+    mask: Tensor
+    outputs: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Left:
+    """The neurons that are left open: their places, and what their lines are multiplied by, None where it is 1."""
+
+    neurons: Neuron
+    places: Tensor
+    factor: Tensor | None
+
+
 def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
     """Weight and bias under the mask."""
-    masking = layer._masking
-    bias: Tensor | None = layer.bias
-    granularity, shape = masking.target.granularity, tuple(layer.weight.shape)
-    counts = masking.narrows and counts_at_once(layer.weight)
+    masking, weight, bias = layer._masking, layer.weight, layer.bias
+    counts = masking.narrows and counts_at_once(weight)
     if not (counts or masking.scales):
-        return layer.weight, bias
-    current = masking.group.current()
+        return weight, bias
+    granularity: Any = masking.target.granularity
+    mask, learner = masking.group.in_force()
+    own_bias = bias is not None and empties_outputs(granularity, layer)
     if counts:
-        lines = granularity.spread(current)  # type: ignore[attr-defined]  # of neurons
-        left = lines.detach().nonzero().flatten()
-        if len(left) <= WORTH * len(lines):
-            return _narrowed(layer, lines, left)
+        lines = granularity.spread(mask)
+        places = lines.nonzero().flatten()
+        if len(places) <= WORTH * len(lines):
+            factor = lines.to(weight.dtype).index_select(0, places) if masking.scales else None
+            left, learner = _Left(granularity, places, factor), learner if masking.scales else None
+            narrow: Tensor = _Open.apply(weight, learner, left)  # type: ignore[no-untyped-call]
+            return narrow, bias.index_select(0, places) if own_bias else bias
         if not masking.scales:
-            return layer.weight, bias
-    mask = masking.target.orient(current).to(layer.weight.dtype)
-    if bias is not None and masking.bias and empties_outputs(granularity, layer):
-        outputs = granularity.rows if output_axis(layer) == "rows" else granularity.columns
-        bias = bias * (outputs(mask.detach(), shape) > 0)
-    return _Product.apply(layer.weight, mask, granularity), bias  # type: ignore[no-untyped-call]
-
-
-def _narrowed(layer: MaskedLinear | MaskedConv1D, lines: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of the neurons that are `left` open, under the mask of its `lines`."""
-    masking = layer._masking
-    bias: Tensor | None = layer.bias
-    neurons: Any = masking.target.granularity
-    if bias is not None and empties_outputs(neurons, layer):
-        bias = bias.index_select(0, left)
-    factors = lines.to(layer.weight.dtype) if masking.scales else None
-    axis = 0 if neurons.axis == "rows" else 1
-    return _Open.apply(layer.weight, factors, left, axis), bias  # type: ignore[no-untyped-call]
+            return weight, bias
+    mask, outputs = masking.target.orient(mask).to(weight.dtype), None
+    if own_bias and masking.bias:
+        rows = granularity.rows if output_axis(layer) == "rows" else granularity.columns
+        outputs = (rows(mask, tuple(weight.shape)) > 0).to(mask.dtype)
+    laid = _Laid(masking.target, mask, outputs)
+    product, masked_bias = _Product.apply(weight, bias, learner, laid)  # type: ignore[no-untyped-call]
+    return product, bias if masked_bias is None else masked_bias
 
 
 def counts_at_once(weight: Tensor) -> bool:
@@ -106,50 +119,66 @@ def counts_at_once(weight: Tensor) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """Weights times a mask of a granularity: one step of the graph, however it is broadcast.
+    """Weights and their bias times a mask: one step of the graph, however it is broadcast. The mask's gradient is the
+    `learner`'s; a bias that the mask leaves alone is None.
 
-    Nothing but the layer's matrix product reads it, so its gradient is nobody else's: it becomes that of the weights in
-    place, and a step writes one matrix less.
+    Nothing but the layer's matrix product reads the weights, so their gradient is nobody else's: it becomes that of the
+    parameter in place, and a step writes one matrix less.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, granularity: Granularity) -> Tensor:
-        ctx.granularity = granularity
-        ctx.save_for_backward(weight, mask)
-        return granularity.apply(weight, mask)
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor | None, learner: Tensor | None, laid: _Laid
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.target, granularity = laid.target, laid.target.granularity
+        factors = granularity.factors(laid.mask, tuple(weight.shape))
+        ctx.save_for_backward(weight, laid.mask, laid.outputs, *factors)
+        product = _multiply(granularity.seen(weight) * factors[0], factors[1:]).view(weight.shape)
+        return product, None if bias is None or laid.outputs is None else bias * laid.outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, mask, outputs, *factors = ctx.saved_tensors
+        gradient, granularity, moved = gradients[0].contiguous(), ctx.target.granularity, None
+        if ctx.needs_input_grad[2]:
+            moved = ctx.target.orient(granularity.collect(gradient * weight, mask))
+        _multiply(granularity.seen(gradient), factors)
+        biased = outputs is not None and ctx.needs_input_grad[1]
+        return gradient, gradients[1] * outputs if biased else None, moved, None
+
+
+def _multiply(values: Tensor, factors: Iterable[Tensor]) -> Tensor:
+    """In place."""
+    for factor in factors:
+        values.mul_(factor)
+    return values
+
+
+class _Open(torch.autograd.Function):
+    """`_Product` of a mask of neurons without the lines where it is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, learner: Tensor | None, left: _Left) -> Tensor:
+        ctx.axis, ctx.shape, ctx.neurons = 0 if left.neurons.axis == "rows" else 1, weight.shape, left.neurons
+        lines, factor = weight.index_select(ctx.axis, left.places), left.factor
+        if factor is not None:
+            # binary masks, where it would be one more pass over the weights
+            factor = None if bool((factor == 1).all()) else factor.unsqueeze(1 - ctx.axis)
+        ctx.save_for_backward(left.places, lines if ctx.needs_input_grad[1] else None, factor)
+        return lines if factor is None else lines * factor
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        weight, mask = ctx.saved_tensors
-        gradient, granularity = gradients[0].contiguous(), ctx.granularity
-        moved = granularity.collect(gradient * weight, mask) if ctx.needs_input_grad[1] else None
-        return granularity.apply(gradient, mask, Tensor.mul_), moved, None
-
-
-class _Open(torch.autograd.Function):
-    """`_Product` of a mask of rows (axis 0) or columns (1) without the lines where it is 0; None multiplies by 1."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor | None, left: Tensor, axis: int) -> Tensor:
-        lines = weight.index_select(axis, left)
-        factors = None if mask is None else mask.index_select(0, left).unsqueeze(1 - axis)
-        if factors is not None and bool((factors == 1).all()):
-            factors = None  # binary masks, where it would be one more pass over the weights
-        ctx.axis, ctx.shape = axis, weight.shape
-        ctx.save_for_backward(left, lines if ctx.needs_input_grad[1] else None, factors)
-        return lines if factors is None else lines * factors
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        gradient, (left, lines, factors), axis = gradients[0], ctx.saved_tensors, ctx.axis
+        gradient, (places, lines, factor), axis = gradients[0], ctx.saved_tensors, ctx.axis
         moved = None
         if lines is not None:
-            moved = gradient.new_zeros(ctx.shape[axis]).index_copy_(0, left, (gradient * lines).sum(1 - axis))
-        if factors is not None:
-            gradient = gradient.mul_(factors)
-        return gradient.new_zeros(ctx.shape).index_copy_(axis, left, gradient), moved, None, None
+            moved = gradient.new_zeros(ctx.shape[axis]).index_copy_(0, places, (gradient * lines).sum(1 - axis))
+            moved = ctx.neurons.added(moved)
+        if factor is not None:
+            gradient = gradient.mul_(factor)
+        return gradient.new_zeros(ctx.shape).index_copy_(axis, places, gradient), moved, None
 
 
 def plain_linear(model: nn.Module, module: str) -> Linear:

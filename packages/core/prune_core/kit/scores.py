@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,23 +54,6 @@ class GroupPlan:
         return consumers or self.targets
 
 
-class _StraightThrough(torch.autograd.Function):
-    """The mask, forward; the mask's gradient handed to the scores, backward (movement: dL/dS = dL/dW' * W)."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:
-        return mask.view_as(mask)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def straight_through(scores: Tensor, mask: Tensor) -> Tensor:
-    """`mask`, through which gradients reach `scores`."""
-    return _StraightThrough.apply(scores, mask)  # type: ignore[no-any-return, no-untyped-call]
-
-
 class ScoreGroup(nn.Module):
     """Owner of the scores that several linears share, and of the mask now in force (float, of the scores' shape).
 
@@ -118,12 +101,19 @@ class ScoreGroup(nn.Module):
         return values if self.gone is None else values.masked_fill(self.gone, gone)
 
     def current(self) -> Tensor:
-        """The mask to apply now, differentiable in the scores unless frozen."""
-        if self.frozen:
+        """The mask to apply now; differentiable in the scores where it is soft."""
+        if self.frozen or not self.soft:
             return self.mask
-        if not self.soft:
-            return straight_through(self.scores, self.mask)
         return binarizers.hard_concrete(self.bounded, self.noise) if self.training else self.soft_mean()
+
+    def in_force(self) -> tuple[Tensor, Tensor | None]:
+        """The mask to apply now, and what takes its gradient: the mask itself where it is soft, the scores where it
+        is not (straight through; movement: dL/dS = dL/dW' * W), None once it is frozen.
+        """
+        current = self.current()
+        if self.frozen:
+            return current, None
+        return current.detach(), current if self.soft else self.scores
 
     def soft_mean(self) -> Tensor:
         """The hard concrete mask of evaluation."""
