@@ -5,7 +5,8 @@
 
 Each case runs beside the dense step in one process, interleaved; the figure is the median of the ratios of the rounds.
 Each strategy stands in the moving part of its schedule, where its masks are recomputed at every step; the two rows
-"masks final" in the rest, where a density of 0.35 has been reached. On a CPU neurons that are closed are not computed.
+"masks final" in the rest, where a density of 0.35 has been reached. On a CPU neurons that are closed are not computed,
+and freed memory is kept, of both sides, as `prune run` has it (--return-memory: as any other process has it).
 --random: MiniLM's sizes with random weights, where MiniLM is not installed; its masks close as many neurons.
 All of it takes some ten minutes on two cores; --quick, with five rounds of the strategies' own binarizers, two.
 """
@@ -22,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from prune_core import Pruning
 from prune_core.measure import paired_ratio, time_calls
+from prune_core.training.memory import keep_freed_memory
 
 BATCH_SIZE = 32
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -89,8 +91,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--return-memory", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    kept = not arguments.return_memory and keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     base = (
@@ -108,6 +112,7 @@ def main() -> None:
         "what": "seconds of a fine-pruning step over a dense step, median of paired rounds",
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
+        "freed_memory_is_kept": kept,
         "lengths": found,
     }
     report(result, arguments.output, arguments.device)
