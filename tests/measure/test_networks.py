@@ -53,6 +53,18 @@ def test_those_of_bert_are_measured_against_both_berts(tmp_path: Path, monkeypat
     assert large.flop_limit > 1.5 * base.flop_limit
 
 
+def test_networks_of_a_shape_that_fails_do_not_cost_the_others(tmp_path: Path):
+    """Only one of them has as many positions."""
+    short = {**SMALL, "row": "short", "base": {**SHAPE, "max_position_embeddings": 8}}
+    grid = GRID.model_copy(update={"lengths": (9,)})
+    for rows in ([short, SMALL], [SMALL, short]):
+        found = networks.bench_networks(written(tmp_path, *rows), grid, "cpu")
+        assert [row.name for row in found.rows] == ["small"]
+        assert [one.setting.length for one in found.failed] == [9]
+    with pytest.raises(RuntimeError):
+        networks.bench_networks(written(tmp_path, short), grid, "cpu")
+
+
 @pytest.mark.parametrize("name", ["published", "random", "bar"])
 def test_the_files_of_the_repository_fit(name: str):
     found = networks.read_networks(ROOT / "benchmarks" / f"{name}_networks.json")

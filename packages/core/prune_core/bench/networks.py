@@ -18,7 +18,8 @@ from prune_core.compaction.resize import resize
 from prune_core.errors import DataError, RecipeError
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
-from prune_core.measure import Bench, Failure, Ratio, Row, Timing, bench, paired_ratio
+from prune_core.measure import Bench, Failure, Ratio, Row, Timing, paired_ratio
+from prune_core.measure.grids import attempt
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -138,10 +139,10 @@ def bench_networks(path: Path, grid: Grid, device: str = "auto") -> Bench[Networ
     failed: list[Failure] = []
     for rivals, group in _by_rivals(networks):
         dense = {name: build_dense(shape) for name, shape in rivals.items()}
-        found = bench({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
+        found = attempt({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
         rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
         failed += found.failed
-    return Bench(tuple(rows), grid, found.machine, tuple(failed))
+    return Bench(tuple(rows), grid, found.machine, tuple(failed)).with_rows()
 
 
 def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:
