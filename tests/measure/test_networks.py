@@ -61,7 +61,7 @@ def test_networks_of_a_shape_that_fails_do_not_cost_the_others(tmp_path: Path):
         found = networks.bench_networks(written(tmp_path, *rows), grid, "cpu")
         assert [row.name for row in found.rows] == ["small"]
         assert [one.setting.length for one in found.failed] == [9]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RecipeError, match="takes 8 at most"):
         networks.bench_networks(written(tmp_path, short), grid, "cpu")
 
 
