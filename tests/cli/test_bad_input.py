@@ -291,7 +291,7 @@ def test_an_interrupt_says_how_to_go_on(prune: Callable, stand_in: Callable, sam
     (tmp_path / "recipe.yaml").touch()
     late = prune(*arguments)
     assert late.code == 130
-    assert late.errors == [f"prune: interrupted; go on from the last checkpoint: prune run {tmp_path} --resume"]
+    assert late.errors == [f"prune: interrupted; go on with it: prune run {tmp_path} --resume"]
 
 
 def test_every_class_of_error_has_its_code() -> None:

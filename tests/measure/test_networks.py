@@ -60,7 +60,7 @@ def test_networks_of_a_shape_that_fails_do_not_cost_the_others(tmp_path: Path):
     for rows in ([short, SMALL], [SMALL, short]):
         found = networks.bench_networks(written(tmp_path, *rows), grid, "cpu")
         assert [row.name for row in found.rows] == ["small"]
-        assert [one.setting.length for one in found.failed] == [9]
+        assert [(one.setting.length, one.error.partition(":")[0]) for one in found.failed] == [(9, "short")]
     with pytest.raises(RecipeError, match="takes 8 at most"):
         networks.bench_networks(written(tmp_path, short), grid, "cpu")
 

@@ -188,7 +188,7 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
         manifest = run_recipe(recipe.model_copy(update={"output": folder}), resume=resume, overwrite=overwrite)
     except KeyboardInterrupt as interrupt:
         begun = (folder / RECIPE).is_file()
-        on = f"go on from the last checkpoint: prune run {folder} --resume" if begun else "nothing was written yet"
+        on = f"go on with it: prune run {folder} --resume" if begun else "nothing was written yet"
         raise StoppedError(on) from interrupt
     if not is_main():
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from prune_core.bench.grid import Grid, Setting
 from prune_core.compaction.resize import resize
-from prune_core.errors import DataError, RecipeError
+from prune_core.errors import DataError, RecipeError, brief
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
-from prune_core.measure import Bench, Failure, Ratio, Row, Timing, paired_ratio
-from prune_core.measure.grids import attempt
+from prune_core.measure import Bench, Failure, Ratio, Row, Timing, bench, paired_ratio
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -131,18 +131,34 @@ def build_dense(shape: dict[str, int]) -> PreTrainedModel:
 def bench_networks(path: Path, grid: Grid, device: str = "auto") -> Bench[NetworkRow]:
     """Measure every network of a file at all settings of `grid`: beside BERT-base and BERT-large where its shape is one
     of theirs, else beside the dense model of its shape; all that have the same rivals are interleaved.
+
+    Networks that fail do not cost the others; where all fail the first error is raised.
     """
     if grid.lengths_of is not None:
         raise RecipeError("lengths_of: networks of random weights have no tokenizer; give lengths")
     networks = read_networks(path)
+    measured: list[Bench[Row]] = []
     rows: list[NetworkRow] = []
     failed: list[Failure] = []
+    errors: list[Exception] = []
     for rivals, group in _by_rivals(networks):
-        dense = {name: build_dense(shape) for name, shape in rivals.items()}
-        found = attempt({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
-        rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
-        failed += found.failed
-    return Bench(tuple(rows), grid, found.machine, tuple(failed)).with_rows()
+        models = {name: build_dense(shape) for name, shape in rivals.items()}
+        models |= {one.row: build_network(one) for one in group}
+        missed: Sequence[Failure]
+        try:
+            measured.append(bench(models, grid, device))
+        except Exception as error:  # all settings failed, this is the first's: a kernel raises anything
+            traceback.clear_frames(error.__traceback__)  # with the memory of what failed
+            errors.append(error)
+            missed = [Failure(setting, brief(error)) for setting in grid.settings()]
+        else:
+            rows += [_row(network, tuple(rivals), row) for row in measured[-1].rows for network in group]
+            missed = measured[-1].failed
+        names = ", ".join(one.row for one in group)
+        failed += [replace(one, error=f"{names}: {one.error}") for one in missed]
+    if not measured:
+        raise errors[0]
+    return Bench(tuple(rows), grid, measured[0].machine, tuple(failed))
 
 
 def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:

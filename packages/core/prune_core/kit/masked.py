@@ -65,8 +65,8 @@ _MASKED: dict[type, type] = {nn.Linear: MaskedLinear, Conv1D: MaskedConv1D}
 
 @dataclass(frozen=True)
 class _Laid:
-    """A mask on a linear: as the target reads it, in the dtype of the weight; `outputs`: 1 for those that have a weight
-    left, which multiply the bias; None where nothing does.
+    """A mask on a linear: as the target reads it, in the dtype of the weight. `outputs`: 1 for those that have a weight
+    left, which multiplies the bias; None where no bias is masked.
     """
 
     target: Target
@@ -89,26 +89,35 @@ def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
     counts = masking.narrows and counts_at_once(weight)
     if not (counts or masking.scales):
         return weight, bias
-    granularity: Any = masking.target.granularity
     mask, learner = masking.group.in_force()
-    own_bias = bias is not None and empties_outputs(granularity, layer)
-    if counts:
-        lines = granularity.spread(mask)
-        places = lines.nonzero().flatten()
-        if len(places) <= WORTH * len(lines):
-            factor = lines.to(weight.dtype).index_select(0, places) if masking.scales else None
-            left, learner = _Left(granularity, places, factor), learner if masking.scales else None
-            narrow: Tensor = _Open.apply(weight, learner, left)  # type: ignore[no-untyped-call]
-            return narrow, bias.index_select(0, places) if own_bias else bias
-        if not masking.scales:
-            return weight, bias
+    left = _left(masking, mask, weight.dtype) if counts else None
+    granularity = masking.target.granularity
+    empties = bias is not None and empties_outputs(granularity, layer)
+    if left is not None:
+        narrow: Tensor = _Open.apply(weight, learner if masking.scales else None, left)  # type: ignore[no-untyped-call]
+        return narrow, bias.index_select(0, left.places) if empties else bias
+    if not masking.scales:
+        return weight, bias
     mask, outputs = masking.target.orient(mask).to(weight.dtype), None
-    if own_bias and masking.bias:
+    if empties and masking.bias:
         rows = granularity.rows if output_axis(layer) == "rows" else granularity.columns
-        outputs = (rows(mask, tuple(weight.shape)) > 0).to(mask.dtype)
+        outputs = rows(mask, tuple(weight.shape)).sign()
     laid = _Laid(masking.target, mask, outputs)
     product, masked_bias = _Product.apply(weight, bias, learner, laid)  # type: ignore[no-untyped-call]
     return product, bias if masked_bias is None else masked_bias
+
+
+def _left(masking: Masking, mask: Tensor, dtype: torch.dtype) -> _Left | None:
+    """The open neurons; None where so many are that to gather them would cost more than it saves."""
+    neurons: Any = masking.target.granularity
+    lines = neurons.spread(mask)
+    places = lines.nonzero().flatten()
+    if len(places) > WORTH * len(lines):
+        return None
+    factor = lines.to(dtype).index_select(0, places) if masking.scales else None
+    if factor is not None and bool((factor == 1).all()):
+        factor = None  # binary masks, where it would be one more pass over the weights
+    return _Left(neurons, places, factor)
 
 
 def counts_at_once(weight: Tensor) -> bool:
@@ -130,29 +139,22 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any, weight: Tensor, bias: Tensor | None, learner: Tensor | None, laid: _Laid
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.target, granularity = laid.target, laid.target.granularity
-        factors = granularity.factors(laid.mask, tuple(weight.shape))
-        ctx.save_for_backward(weight, laid.mask, laid.outputs, *factors)
-        product = _multiply(granularity.seen(weight) * factors[0], factors[1:]).view(weight.shape)
+        ctx.target = laid.target
+        ctx.save_for_backward(weight, laid.mask, laid.outputs)
+        product = laid.target.granularity.apply(weight, laid.mask)
         return product, None if bias is None or laid.outputs is None else bias * laid.outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, mask, outputs, *factors = ctx.saved_tensors
+        weight, mask, outputs = ctx.saved_tensors
         gradient, granularity, moved = gradients[0].contiguous(), ctx.target.granularity, None
         if ctx.needs_input_grad[2]:
             moved = ctx.target.orient(granularity.collect(gradient * weight, mask))
-        _multiply(granularity.seen(gradient), factors)
+        for factor in granularity.factors(mask, tuple(weight.shape)):
+            granularity.seen(gradient).mul_(factor)
         biased = outputs is not None and ctx.needs_input_grad[1]
         return gradient, gradients[1] * outputs if biased else None, moved, None
-
-
-def _multiply(values: Tensor, factors: Iterable[Tensor]) -> Tensor:
-    """In place."""
-    for factor in factors:
-        values.mul_(factor)
-    return values
 
 
 class _Open(torch.autograd.Function):
@@ -160,11 +162,10 @@ class _Open(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, learner: Tensor | None, left: _Left) -> Tensor:
-        ctx.axis, ctx.shape, ctx.neurons = 0 if left.neurons.axis == "rows" else 1, weight.shape, left.neurons
-        lines, factor = weight.index_select(ctx.axis, left.places), left.factor
-        if factor is not None:
-            # binary masks, where it would be one more pass over the weights
-            factor = None if bool((factor == 1).all()) else factor.unsqueeze(1 - ctx.axis)
+        ctx.axis, ctx.neurons = 0 if left.neurons.axis == "rows" else 1, left.neurons
+        ctx.shape, ctx.learned = weight.shape, None if learner is None else learner.dtype
+        lines = weight.index_select(ctx.axis, left.places)
+        factor = None if left.factor is None else left.factor.unsqueeze(1 - ctx.axis)
         ctx.save_for_backward(left.places, lines if ctx.needs_input_grad[1] else None, factor)
         return lines if factor is None else lines * factor
 
@@ -174,8 +175,8 @@ class _Open(torch.autograd.Function):
         gradient, (places, lines, factor), axis = gradients[0], ctx.saved_tensors, ctx.axis
         moved = None
         if lines is not None:
-            moved = gradient.new_zeros(ctx.shape[axis]).index_copy_(0, places, (gradient * lines).sum(1 - axis))
-            moved = ctx.neurons.added(moved)
+            moved = (gradient * lines).sum(1 - axis).to(ctx.learned)
+            moved = ctx.neurons.added(moved.new_zeros(ctx.shape[axis]).index_copy_(0, places, moved))
         if factor is not None:
             gradient = gradient.mul_(factor)
         return gradient.new_zeros(ctx.shape).index_copy_(axis, places, gradient), moved, None

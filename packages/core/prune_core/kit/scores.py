@@ -101,7 +101,7 @@ class ScoreGroup(nn.Module):
         return values if self.gone is None else values.masked_fill(self.gone, gone)
 
     def current(self) -> Tensor:
-        """The mask to apply now; differentiable in the scores where it is soft."""
+        """The mask to apply now: the buffer itself, or a soft one, which is differentiable in the scores."""
         if self.frozen or not self.soft:
             return self.mask
         return binarizers.hard_concrete(self.bounded, self.noise) if self.training else self.soft_mean()

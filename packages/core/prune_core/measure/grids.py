@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +80,7 @@ class Failure:
     """A setting that could not be measured, and why."""
 
     setting: Setting
-    cause: Exception
-
-    @property
-    def error(self) -> str:
-        """In one line."""
-        return brief(self.cause)
+    error: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -116,12 +111,6 @@ class Bench(Generic[R]):
         found = {name: [one.to_dict() for one in getattr(self, name)] for name in ("rows", "failed")}
         return {"grid": self.grid.model_dump(mode="json"), "machine": asdict(self.machine), **found}
 
-    def with_rows(self) -> Self:
-        """Itself. Raises the first error where all settings failed."""
-        if not self.rows:
-            raise self.failed[0].cause
-        return self
-
 
 def bench(
     models: Mapping[str, PreTrainedModel], grid: Grid, device: str = "auto", lengths: Sequence[int] = ()
@@ -132,17 +121,10 @@ def bench(
     elsewhere or of another dtype is copied. A setting that fails does not stop the others; where all fail the first
     error is raised. RecipeError when the grid does not fit the models or the device.
     """
-    return attempt(models, grid, device, lengths).with_rows()
-
-
-def attempt(
-    models: Mapping[str, PreTrainedModel], grid: Grid, device: str = "auto", lengths: Sequence[int] = ()
-) -> Bench[Row]:
-    """`bench` that has no row where all settings fail."""
     target = pick_device(device)
     _check(models, grid, target, lengths)
     rows: list[Row] = []
-    failed: list[Failure] = []
+    failed: dict[Setting, Exception] = {}
     with computing_with(grid.threads), evaluating(*models.values()):
         machine_then = machine(target)
         for dtype in grid.dtypes:
@@ -154,8 +136,10 @@ def attempt(
                         rows.append(session.row(setting, grid.rounds))
                     except Exception as error:  # a capture, a compiler or a kernel raises anything
                         traceback.clear_frames(error.__traceback__)  # with the memory of what failed
-                        failed.append(Failure(setting, error))
-    return Bench(tuple(rows), grid, machine_then, tuple(failed))
+                        failed[setting] = error
+    if not rows:
+        raise next(iter(failed.values()))
+    return Bench(tuple(rows), grid, machine_then, tuple(Failure(one, brief(why)) for one, why in failed.items()))
 
 
 class _Session:

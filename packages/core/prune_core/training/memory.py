@@ -6,17 +6,22 @@ import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the numbers of mallopt(3)
 LARGEST = 2**31 - 1
+OLDER_LARGEST = 32 << 20
+"""The largest block that older versions of glibc can be told to keep."""
 
 
 def keep_freed_memory() -> bool:
     """Have glibc keep what is freed instead of giving it back to the system, of the whole process and for good: a step
-    asks for as much again, and the system would clear each page anew. The most that a process holds stays the same.
+    asks for as much again, and the system would clear each page anew.
 
-    Returns whether it did: False without glibc, or where MALLOC_... in the environment says already what shall be kept.
+    Returns whether it did: False without glibc, or where the environment says already what shall be kept (MALLOC_...
+    or GLIBC_TUNABLES).
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+    told = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or told:
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    return all(libc.mallopt(setting, LARGEST) for setting in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+    kept = any(libc.mallopt(MMAP_THRESHOLD, size) for size in (LARGEST, OLDER_LARGEST))
+    return bool(libc.mallopt(TRIM_THRESHOLD, LARGEST)) and kept
