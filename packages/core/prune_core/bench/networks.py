@@ -16,10 +16,11 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from prune_core.bench.grid import Grid, Setting
 from prune_core.compaction.resize import resize
-from prune_core.errors import DataError, RecipeError, brief
+from prune_core.errors import DataError, RecipeError
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
-from prune_core.measure import Bench, Failure, Ratio, Row, Timing, bench, paired_ratio
+from prune_core.measure import Bench, Failure, Ratio, Row, Timing, paired_ratio
+from prune_core.measure.grids import attempt
 from prune_core.recipe import explain
 from prune_core.structure import Unit
 
@@ -137,28 +138,21 @@ def bench_networks(path: Path, grid: Grid, device: str = "auto") -> Bench[Networ
     if grid.lengths_of is not None:
         raise RecipeError("lengths_of: networks of random weights have no tokenizer; give lengths")
     networks = read_networks(path)
-    measured: list[Bench[Row]] = []
     rows: list[NetworkRow] = []
     failed: list[Failure] = []
-    errors: list[Exception] = []
+    first: Exception | None = None
     for rivals, group in _by_rivals(networks):
-        models = {name: build_dense(shape) for name, shape in rivals.items()}
-        models |= {one.row: build_network(one) for one in group}
-        missed: Sequence[Failure]
-        try:
-            measured.append(bench(models, grid, device))
-        except Exception as error:  # all settings failed, this is the first's: a kernel raises anything
-            traceback.clear_frames(error.__traceback__)  # with the memory of what failed
-            errors.append(error)
-            missed = [Failure(setting, brief(error)) for setting in grid.settings()]
-        else:
-            rows += [_row(network, tuple(rivals), row) for row in measured[-1].rows for network in group]
-            missed = measured[-1].failed
+        dense = {name: build_dense(shape) for name, shape in rivals.items()}
+        found, error = attempt({**dense, **{one.row: build_network(one) for one in group}}, grid, device)
+        if error is not None:
+            traceback.clear_frames(error.__traceback__)  # with the models of this group
+            first = first or error
+        rows += [_row(network, tuple(rivals), row) for row in found.rows for network in group]
         names = ", ".join(one.row for one in group)
-        failed += [replace(one, error=f"{names}: {one.error}") for one in missed]
-    if not measured:
-        raise errors[0]
-    return Bench(tuple(rows), grid, measured[0].machine, tuple(failed))
+        failed += [replace(one, error=f"{names}: {one.error}") for one in found.failed]
+    if first is not None and not rows:
+        raise first
+    return Bench(tuple(rows), grid, found.machine, tuple(failed))
 
 
 def _by_rivals(networks: Sequence[Network]) -> Iterator[tuple[dict[str, dict[str, int]], list[Network]]]:

@@ -121,6 +121,16 @@ def bench(
     elsewhere or of another dtype is copied. A setting that fails does not stop the others; where all fail the first
     error is raised. RecipeError when the grid does not fit the models or the device.
     """
+    found, first = attempt(models, grid, device, lengths)
+    if first is not None and not found.rows:
+        raise first
+    return found
+
+
+def attempt(
+    models: Mapping[str, PreTrainedModel], grid: Grid, device: str = "auto", lengths: Sequence[int] = ()
+) -> tuple[Bench[Row], Exception | None]:
+    """What `bench` measures, without rows where all settings fail, and the first error, if there is one."""
     target = pick_device(device)
     _check(models, grid, target, lengths)
     rows: list[Row] = []
@@ -137,9 +147,8 @@ def bench(
                     except Exception as error:  # a capture, a compiler or a kernel raises anything
                         traceback.clear_frames(error.__traceback__)  # with the memory of what failed
                         failed[setting] = error
-    if not rows:
-        raise next(iter(failed.values()))
-    return Bench(tuple(rows), grid, machine_then, tuple(Failure(one, brief(why)) for one, why in failed.items()))
+    failures = tuple(Failure(one, brief(why)) for one, why in failed.items())
+    return Bench(tuple(rows), grid, machine_then, failures), next(iter(failed.values()), None)
 
 
 class _Session:
