@@ -18,6 +18,7 @@ from prune_core.compaction import compact
 from prune_core.compaction.alignment import MULTIPLES, align, gains_of, multiple
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.folders.loading import structure_of
+from prune_core.malloc import keep_freed_memory
 from prune_core.measure import dummy_inputs, paired_ratio, pick_device, placed, time_calls
 from prune_core.recipe import Recipe
 from prune_core.structure import FeedForward
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="of the whole BERT")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    keep_freed_memory()  # as prune does
     torch.set_num_threads(given.threads)
     device = pick_device(given.device)
     model = BertForSequenceClassification(BertConfig(num_hidden_layers=1)).eval()

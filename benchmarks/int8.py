@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from prune_core.exporting import Wanted, export_folder, load_exported
 from prune_core.exporting.batches import dummy
 from prune_core.folders.pretrained import load_saved
+from prune_core.malloc import keep_freed_memory
 from prune_core.measure import paired_ratio, time_calls
 from prune_core.recipe import MeasureSection, TaskSection
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    keep_freed_memory()  # as prune does
     torch.set_num_threads(2)
     columns = {"text": "sentence", "label": "label"}
     files = {"train_file": given.train, "validation_file": given.validation}

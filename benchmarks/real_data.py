@@ -19,6 +19,7 @@ import torch
 from minilm import minilm
 from report import report
 
+from prune_core.malloc import keep_freed_memory
 from prune_core.measure import compare_folders
 from prune_core.recipe import MeasureSection
 
@@ -150,6 +151,7 @@ def sst2() -> dict[str, object]:
 
 def table(work: Path) -> None:
     """Measure what was trained in `work`, keep the other rows as they stand, write real_data.json and real_data.md."""
+    keep_freed_memory()  # as prune does
     torch.set_num_threads(2)
     before = {row["data"]: row for row in json.loads((RESULTS / "real_data.json").read_text())["rows"]}
     trained = [row for row in ROWS if (work / row.name / "run" / "manifest.json").is_file()]

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from prune_core.folders.loading import structure_of
+from prune_core.malloc import keep_freed_memory
 from prune_core.measure import dummy_inputs, paired_ratio, placed, time_calls
 from prune_core.sparse import use_sparse_forms
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    keep_freed_memory()  # as prune does
     torch.set_num_threads(2)
     rows = [
         {"pattern": pattern, "density": density}

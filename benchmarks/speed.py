@@ -27,6 +27,7 @@ CPU = {
     "help_time": ("help_time.py", "--rounds 2"),
     "first_step": ("first_step.py", "--quick"),
     "step_overhead": ("step_overhead.py", "--quick --rounds 2 --lengths 24"),
+    "freed_memory": ("freed_memory.py", "--rounds 1 --batch-sizes 1"),
     "compaction": ("compaction.py", ""),
     "large_model": ("large_model.py {work}/large", "--layers 1"),
     "reload": ("reload.py", "--rounds 2 --layers 1"),
@@ -64,7 +65,7 @@ CUDA = {
 }
 """Name of a file of results -> what writes it, and what --quick adds; those with bars come first."""
 LISTS = {"cpu": CPU, "cuda": CUDA}
-ANYWHERE = ("help_time", "first_step", "compaction", "large_model", "embedding_bits")
+ANYWHERE = ("help_time", "first_step", "freed_memory", "compaction", "large_model", "embedding_bits")
 """Of the CPU, whatever there is: these know no --device."""
 
 

@@ -22,8 +22,8 @@ from report import figure, report
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from prune_core import Pruning
+from prune_core.malloc import keep_freed_memory
 from prune_core.measure import paired_ratio, time_calls
-from prune_core.training.memory import keep_freed_memory
 
 BATCH_SIZE = 32
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -94,7 +94,8 @@ def main() -> None:
     parser.add_argument("--return-memory", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    kept = not arguments.return_memory and keep_freed_memory()
+    if not arguments.return_memory:
+        keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     base = (
@@ -112,7 +113,6 @@ def main() -> None:
         "what": "seconds of a fine-pruning step over a dense step, median of paired rounds",
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
-        "freed_memory_is_kept": kept,
         "lengths": found,
     }
     report(result, arguments.output, arguments.device)

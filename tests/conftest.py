@@ -3,7 +3,9 @@
 Tests that need CUDA are skipped where there is none.
 """
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("prune", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("prune")
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_heard() -> Iterator[None]:
+    """A verb keeps the library's log from the root logger, where caplog listens."""
+    yield
+    logging.getLogger("prune_core").propagate = True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,9 @@
 """What the other verbs hand to the core, and what they print of its answer."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,3 +323,19 @@ def test_bench_without_the_device_asked_for(prune: Callable, folders: dict[str, 
     result = prune("bench", folders["compact"], "--baseline", folders["dense"], "--device", "cuda")
     assert result.code == 3
     assert "--device cpu" in result.err
+
+
+def test_each_line_of_the_log_is_shown_once() -> None:
+    """absl, which counts ROUGE, shows every logger's lines itself where the root logger has no handler."""
+    lines = """
+        import logging
+        from absl import logging as absl
+        from prune_cli.render import log_to_stderr
+        log_to_stderr()
+        absl.info("Using default tokenizer.")
+        logging.getLogger("prune_core.runs").info("a run's line")
+        logging.getLogger("another.library").warning("a warning")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(lines)], capture_output=True, text=True, check=True)
+    assert done.stderr.count("a run's line") == 1
+    assert done.stderr.count("a warning") == 1

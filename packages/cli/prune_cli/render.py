@@ -76,6 +76,7 @@ def log_to_stderr() -> None:
     logger = logging.getLogger("prune_core")
     if not logger.handlers:
         logger.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_level=False))
+    logger.propagate = False  # absl, which counts ROUGE, gives the root logger a handler that shows each line again
     logger.setLevel(logging.INFO if is_main() else logging.WARNING)
 
 

@@ -177,10 +177,8 @@ def _run(recipe: "Recipe", resume: bool, overwrite: bool, json: bool) -> None:
     from prune_cli.exit_codes import StoppedError
     from prune_core.distributed.processes import is_main
     from prune_core.runs.workspace import default_output
-    from prune_core.training.memory import keep_freed_memory
 
     render.log_to_stderr()
-    keep_freed_memory()  # the process is ours, as it is not in runs.run
     folder = recipe.output or default_output(recipe)
     try:
         from prune_core.runs.run import run as run_recipe

@@ -14,13 +14,15 @@ import torch
 import transformers
 
 from prune_core.errors import RecipeError
+from prune_core.malloc import freed_memory
 
 
 @dataclass(frozen=True)
 class Machine:
     """Where it was measured. `cores`: of the machine; `usable_cores`: that this process may run on (taskset, cgroups'
     cpusets); `threads`: that torch computes with; `memory_bytes`: of the machine, and `device_bytes` of the GPU;
-    `capability`: what the GPU's cores can do, such as 9.0; `blas`: the library of torch's products on the CPU.
+    `capability`: what the GPU's cores can do, such as 9.0; `blas`: the library of torch's products on the CPU;
+    `freed_memory`: whether the process keeps what it frees.
     """
 
     device: str
@@ -33,6 +35,7 @@ class Machine:
     system: str
     torch: str
     blas: str | None
+    freed_memory: str
     cuda: str | None
     driver: str | None
     capability: str | None
@@ -63,6 +66,7 @@ def machine(device: torch.device) -> Machine:
         system=platform.platform(),
         torch=torch.__version__,
         blas=_blas(),
+        freed_memory=freed_memory(),
         cuda=torch.version.cuda if on_cuda else None,
         driver=_driver() if on_cuda else None,
         capability="{}.{}".format(*torch.cuda.get_device_capability(device)) if on_cuda else None,
