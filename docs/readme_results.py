@@ -9,12 +9,12 @@ from statistics import mean
 from typing import Any
 
 START, END = "<!-- results: docs/results/sst2.json -->\n", "<!-- end of results -->"
-HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, 1200 steps from the fine-tuned model. Speed on
+HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, steps of 32 from the fine-tuned model. Speed on
 a CPU: batch {batch_size}, length {length}, float32, {threads} threads. See [docs/results](docs/results/README.md), and
-[targets and measurements](docs/results/bars.md). Trained before unstructured's scores got a lower learning rate.
+[targets and measurements](docs/results/bars.md).
 
-| strategy | density | accuracy | speed-up | MB on disk (dense {dense_megabytes}) |
-|---|---|---|---|---|
+| strategy | density | steps | accuracy | speed-up | MB on disk (dense {dense_megabytes}) |
+|---|---|---|---|---|---|
 """
 
 
@@ -26,9 +26,9 @@ def with_results(readme: Path, results: Path) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """A line for each strategy and density; of several seeds the mean."""
+    """A line for each strategy, density and number of steps; of several seeds the mean."""
     head = HEAD.format(**found, **{"threads": found["machine"]["threads"]} | _dense(found["rows"]))
-    groups = groupby(found["rows"], key=lambda row: (row["strategy"], row["asked"]))
+    groups = groupby(found["rows"], key=lambda row: (row["strategy"], row["asked"], row["steps"]))
     return head + "".join(_line(*key, list(rows)) for key, rows in groups)
 
 
@@ -36,7 +36,7 @@ def _dense(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: rows[0][name] for name in ("dense", "dense_megabytes")}
 
 
-def _line(strategy: str, density: float, rows: list[dict[str, Any]]) -> str:
+def _line(strategy: str, density: float, steps: int, rows: list[dict[str, Any]]) -> str:
     seeds = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
     accuracy, speed, size = (mean(row[name] for row in rows) for name in ("pruned", "speedup", "megabytes"))
-    return f"| {strategy}{seeds} | {density} | {accuracy:.2f} | {speed:.2f}x | {size:.1f} |\n"
+    return f"| {strategy}{seeds} | {density} | {steps} | {accuracy:.2f} | {speed:.2f}x | {size:.1f} |\n"

@@ -96,7 +96,7 @@ def test_every_file_of_bars_that_is_there_can_be_read():
 
 
 def test_the_table_of_the_readme_is_made_of_means():
-    shared = {"asked": 0.5, "dense": 90.0, "megabytes": 60.0, "dense_megabytes": 90.9}
+    shared = {"asked": 0.5, "steps": 1200, "dense": 90.0, "megabytes": 60.0, "dense_megabytes": 90.9}
     rows = [
         {"strategy": "hybrid", "seed": 0, "pruned": 88.0, "speedup": 2.0, **shared},
         {"strategy": "hybrid", "seed": 1, "pruned": 89.0, "speedup": 2.5, **shared},
@@ -105,7 +105,8 @@ def test_the_table_of_the_readme_is_made_of_means():
     text = table({"batch_size": 8, "length": 128, "machine": {"threads": 2}, "rows": rows})
     assert "dense accuracy 90.00" in text
     assert text.endswith(
-        "| hybrid, mean of 2 seeds | 0.5 | 88.50 | 2.25x | 60.0 |\n| block | 0.5 | 87.50 | 1.50x | 60.0 |\n"
+        "| hybrid, mean of 2 seeds | 0.5 | 1200 | 88.50 | 2.25x | 60.0 |\n"
+        "| block | 0.5 | 1200 | 87.50 | 1.50x | 60.0 |\n"
     )
 
 
