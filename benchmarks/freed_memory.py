@@ -2,7 +2,7 @@
 
     python benchmarks/freed_memory.py [--rounds 9] [--output FILE]
 
-BERT-base and published networks of it, float32, batch 8 and 1, length 128. Each round is a process with and one
+BERT-base and a published network of it, float32, batch 8 and 1, length 128. Each round is a process with and one
 without MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_, in turns; a process says the median of its forward passes and
 the page faults of one. Linux with glibc.
 """
@@ -25,7 +25,7 @@ from prune_core.measure import paired_ratio
 
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
 NETWORKS = Path(__file__).with_name("bar_networks.json")
-SERVED = ("dense", "squadv1 #4", "squadv1 #10")
+SERVED = ("dense", "squadv1 #10")
 LENGTH, WARM_UP, PASSES = 128, 4, 11
 
 
