@@ -121,7 +121,7 @@ def figures(row: Row, work: Path) -> dict[str, object] | None:
         "strategy": row.strategy,
         "seed": row.seed,
         "steps": row.steps,
-        "asked": density["asked"],
+        "asked": round(density["asked"], 4),
         "reached": round(density["reached"], 4),
         "dense": round(100 * metric["dense"], 2),
         "pruned": round(100 * metric["pruned"], 2),

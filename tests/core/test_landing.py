@@ -173,3 +173,9 @@ def test_biases_go_with_their_rows_or_stay(strategy, mask_biases):
         assert (model.get_parameter(name)[rows] != 0).all()
     if strategy in ("hybrid", "structured"):
         assert not any(name.endswith("output.dense.bias") and ".attention." not in name for name in biases)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.18, 0.19, 0.35])
+def test_the_target_is_the_density_that_was_asked_for(density):
+    """To its last digit, as reports say it: weights in threes leave 0.09999999999999999 of 0.1."""
+    assert Training(tiny_model("bert", layers=3), "structured", 8, density=density).pruning.strategy.target == density

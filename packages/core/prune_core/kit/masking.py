@@ -137,7 +137,8 @@ class MaskingStrategy(Strategy):
     def target(self) -> float | None:
         if self.config.target is None:
             return None
-        return sum(pool.density * pool.total for pool in self._pools) / sum(pool.total for pool in self._pools)
+        share = sum(pool.density * pool.total for pool in self._pools) / sum(pool.total for pool in self._pools)
+        return round(share, 12)  # 0.48 again, not 0.4799999999999999
 
     def settled(self, progress: Progress) -> bool:
         if self._gated or self.config.target is None:  # before the freeze their density is what the scores make of it
