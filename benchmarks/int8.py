@@ -63,7 +63,7 @@ def main() -> None:
             seconds = time_calls(calls, given.rounds, primed=True)
             for row in rows:
                 ratio = paired_ratio(seconds["dense", "float32"], seconds[row["model"], row["precision"]])
-                row[f"speedup_at_batch_{batch_size}"] = [round(value, 3) for value in ratio]
+                row[f"speedup_at_batch_{batch_size}"] = [round(value, 3) for value in (ratio.value, ratio.low, ratio.high)]
     found = {
         "what": "sequence classifiers in ONNX Runtime; speed-up (with its interval) over the dense one in float32",
         "length": 128,
