@@ -28,7 +28,9 @@ LENGTH = 128
 SIZES = (67, 150, 293, 511, 1021, 2043)
 
 
-def of_one_unit(model, size: int, batch_size: int, rounds: int, device: torch.device) -> list[dict[str, object]]:
+def of_one_unit(
+    model: BertForSequenceClassification, size: int, batch_size: int, rounds: int, device: torch.device
+) -> list[dict[str, object]]:
     """A row for each of the next multiples: how many times faster it is than the size itself."""
     unit = structure_of(model).ffn[0]
     given = torch.randn(batch_size, LENGTH, model.config.hidden_size, device=device)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from minilm import minilm
 
@@ -24,8 +25,8 @@ def stop_at_the_first_step() -> None:
     """Print the time and end this process when a Trainer begins its first batch; transformers is imported later."""
     import wrapt
 
-    def patch(module):
-        def training_step(*_, **__):
+    def patch(module: Any) -> None:
+        def training_step(*_: object, **__: object) -> None:
             print(f"first step {time.time()}", flush=True)
             os._exit(0)
 

@@ -10,6 +10,7 @@ import argparse
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from report import report
@@ -27,7 +28,7 @@ QUICK = MeasureSection(batch_size=1, length=8, rounds=3)
 """export_folder times each by itself too, which is of no use here."""
 
 
-def accuracy(facts: dict[str, object]) -> dict[str, float]:
+def accuracy(facts: dict[str, Any]) -> dict[str, float]:
     """Of an export that is rounded: its accuracy, and that before it was."""
     return {when: round(facts["int8"][when]["accuracy"], 4) for when in ("float32", "int8")}
 
@@ -49,7 +50,7 @@ def main() -> None:
         folders = {}
         for side, source in (("dense", given.dense), ("pruned", given.pruned)):
             for name, kind in KINDS.items():
-                folder = folders[side, name] = Path(place) / side / name
+                folder = folders[f"{side} {name}"] = Path(place) / side / name
                 facts = export_folder(str(source), folder, Wanted("onnx", kind, task=task, measure=QUICK))
                 rows.append({"model": side, "precision": name, "bytes": facts["files"]["model.onnx"]})
                 if kind:
@@ -62,8 +63,9 @@ def main() -> None:
             calls = {key: partial(load_exported(folder), batch) for key, folder in folders.items()}
             seconds = time_calls(calls, given.rounds, primed=True)
             for row in rows:
-                ratio = paired_ratio(seconds["dense", "float32"], seconds[row["model"], row["precision"]])
-                row[f"speedup_at_batch_{batch_size}"] = [round(value, 3) for value in (ratio.value, ratio.low, ratio.high)]
+                ratio = paired_ratio(seconds["dense float32"], seconds[f"{row['model']} {row['precision']}"])
+                ends = (ratio.value, ratio.low, ratio.high)
+                row[f"speedup_at_batch_{batch_size}"] = [round(value, 3) for value in ends]
     found = {
         "what": "sequence classifiers in ONNX Runtime; speed-up (with its interval) over the dense one in float32",
         "length": 128,

@@ -46,7 +46,8 @@ def shards(model: LlamaForCausalLM) -> Iterator[list[str]]:
 def write_dense(model: LlamaForCausalLM, folder: Path) -> int:
     """A folder with random weights for a model on the meta device; the bytes of its weights."""
     folder.mkdir(parents=True)
-    index, size = {}, 0
+    index: dict[str, str] = {}
+    size = 0
     for number, names in enumerate(shards(model)):
         file = f"model-{number:05d}.safetensors"
         tensors = {}

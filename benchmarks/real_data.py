@@ -169,7 +169,7 @@ def table(work: Path) -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in rows:
-        low, high = line["interval"]  # type: ignore[misc]
+        low, high = line["interval"]
         lines.append(
             "| {data} | {model} | {metric} | {dense:.4g} | {pruned:.4g} | {asked} | {reached:.3f} | "
             "{speedup:.2f}x ({low:.2f} to {high:.2f}) | {length} |".format(**line, low=low, high=high)

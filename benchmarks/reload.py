@@ -63,7 +63,9 @@ def figures(name: str, rounds: int, device: torch.device, layers: dict[str, int]
         alike(name, folder_size(folders["compact"]), layers).save_pretrained(folders["dense"])
 
         def mapped(side: str) -> PreTrainedModel:
-            return AutoModel.from_pretrained(folders[side], dtype="auto").to(device)
+            model: PreTrainedModel = AutoModel.from_pretrained(folders[side], dtype="auto")
+            model.to(device)
+            return model
 
         def used(side: str) -> object:
             with torch.inference_mode():

@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import load_dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     given = parser.parse_args()
     set_seed(0)
+    processor: Any
     if given.name == "cifar10":
         model, processor = classifier(), ViTImageProcessorPil(size={"height": 32, "width": 32}, do_resize=False)
     else:

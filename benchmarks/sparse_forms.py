@@ -46,7 +46,8 @@ DENSITIES = {"32x32 blocks": (0.5, 0.25, 0.1), "two of four": (0.5,)}
 def with_zeros(pattern: str, density: float, layers: int) -> BertForSequenceClassification:
     """The model with that share of each prunable linear."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval()
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers))
+    model.eval()
     for _, weight in structure_of(model).weights(model):
         weight.data *= PATTERNS[pattern](weight, density)
     return model

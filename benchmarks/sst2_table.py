@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from report import report
@@ -109,7 +110,7 @@ def held_out(folder: Path, work: Path) -> float:
     return round(100 * evaluate_folder(str(folder), task, device="cpu")["accuracy"], 2)
 
 
-def figures(row: Row, work: Path) -> dict[str, object] | None:
+def figures(row: Row, work: Path) -> dict[str, Any] | None:
     """One line of the table, its speed measured now; None for a row that has not been trained."""
     folder = work / "runs" / row.name
     if not (folder / "manifest.json").is_file():
@@ -158,7 +159,7 @@ def table(work: Path) -> None:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for line in rows:
-        low, high = line["interval"]  # type: ignore[misc]
+        low, high = line["interval"]
         lines.append(LINE.format(**line, low=low, high=high))
     lines += [
         "",

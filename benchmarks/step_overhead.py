@@ -15,6 +15,7 @@ import argparse
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from minilm import minilm
@@ -53,7 +54,8 @@ def stepper(base: PreTrainedModel, batch: dict[str, torch.Tensor], case: str) ->
     if case != "dense":
         strategy, options = CASES[case]
         pruning = Pruning(model, strategy, total_steps=STEPS, density=0.35, **options)
-        final = round((1 - pruning.strategy.config.cooldown) * STEPS)
+        config: Any = pruning.strategy.config
+        final = round((1 - config.cooldown) * STEPS)
         pruning.resume(final if "final" in case else MOVING)
         groups = pruning.parameter_groups(lr=1e-5, weight_decay=0.01)
     optimizer = torch.optim.AdamW(groups, lr=1e-5, fused=True)
