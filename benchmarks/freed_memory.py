@@ -14,7 +14,7 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from report import figure, report
 
 from prune_core.bench.networks import build_dense, build_network, read_networks
 from prune_core.measure import paired_ratio
+from prune_core.measure.timing import time_once
 
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
 NETWORKS = Path(__file__).with_name("bar_networks.json")
@@ -33,17 +34,17 @@ def served(name: str, batch_size: int) -> dict[str, float]:
     """Median seconds of a forward pass of this process, and page faults of one."""
     networks = {network.row: network for network in read_networks(NETWORKS)}
     model = build_dense({}) if name == SERVED[0] else build_network(networks[name])
-    batch = {"input_ids": torch.randint(0, 30000, (batch_size, LENGTH))}
-    seconds: list[float] = []
+    forward = partial(model, input_ids=torch.randint(0, 30000, (batch_size, LENGTH)))
     with torch.inference_mode():
-        for place in range(-WARM_UP, PASSES):
-            if place == 0:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            started = time.perf_counter()
-            model(**batch)
-            seconds.append(time.perf_counter() - started)
-    faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / PASSES
-    return {"seconds": statistics.median(seconds[-PASSES:]), "faults": faults}
+        for _ in range(WARM_UP):
+            forward()
+        before = _faults()
+        seconds = [time_once(forward, model.device) for _ in range(PASSES)]
+    return {"seconds": statistics.median(seconds), "faults": (_faults() - before) / PASSES}
+
+
+def _faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def compared(name: str, batch_size: int, rounds: int, threads: int) -> dict[str, object]:

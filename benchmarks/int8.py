@@ -42,9 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()  # as prune does
     torch.set_num_threads(2)
-    columns = {"text": "sentence", "label": "label"}
-    files = {"train_file": given.train, "validation_file": given.validation}
-    task = TaskSection(name="text-classification", columns=columns, **files)
+    task = TaskSection(name="sst2", train_file=given.train, validation_file=given.validation)
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folders = {}

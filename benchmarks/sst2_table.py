@@ -65,8 +65,8 @@ ROWS = [
 
 
 LINE = (
-    "| {strategy} | {steps} | {seed} | {asked} | {reached:.3f} | {dense} | {pruned} | "
-    "{held_out[dense]} | {held_out[pruned]} | {speedup}x ({low} to {high}) | 1/{flop_ratio} | {megabytes} |"
+    "| {strategy} | {steps} | {seed} | {asked} | {reached:.3f} | {dense} | {pruned} | {held_out[dense]} | "
+    "{held_out[pruned]} | {speedup}x ({interval[0]} to {interval[1]}) | 1/{flop_ratio} | {megabytes} |"
 )
 
 
@@ -105,8 +105,7 @@ def run(work: Path, jobs: int) -> None:
 @cache
 def held_out(folder: Path, work: Path) -> float:
     """Accuracy of a model on the tenth of train that no row was trained on."""
-    columns = {"text": "sentence", "label": "label"}
-    task = TaskSection(name="text-classification", columns=columns, validation_file=work / "sst2-heldout10.parquet")
+    task = TaskSection(name="sst2", validation_file=work / "sst2-heldout10.parquet")
     return round(100 * evaluate_folder(str(folder), task, device="cpu")["accuracy"], 2)
 
 
@@ -158,9 +157,7 @@ def table(work: Path) -> None:
         f"FLOPs | MB (dense {rows[0]['dense_megabytes']}) |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for line in rows:
-        low, high = line["interval"]
-        lines.append(LINE.format(**line, low=low, high=high))
+    lines += [LINE.format(**row) for row in rows]
     lines += [
         "",
         "A row is `prune run recipes/sst2.yaml --strategy S --density D --seed N --max-steps STEPS` (hybrid: 4/5);",

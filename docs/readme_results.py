@@ -9,9 +9,9 @@ from statistics import mean
 from typing import Any
 
 START, END = "<!-- results: docs/results/sst2.json -->\n", "<!-- end of results -->"
-HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, steps of 32 from the fine-tuned model. Speed on
-a CPU: batch {batch_size}, length {length}, float32, {threads} threads. See [docs/results](docs/results/README.md), and
-[targets and measurements](docs/results/bars.md).
+HEAD = """MiniLM (22 M parameters) on SST-2: dense accuracy {dense:.2f}, pruned from there in steps of 32 sentences.
+Speed on a CPU: batch {batch_size}, length {length}, float32, {threads} threads. See
+[docs/results](docs/results/README.md), and [targets and measurements](docs/results/bars.md).
 
 | strategy | density | steps | accuracy | speed-up | MB on disk (dense {dense_megabytes}) |
 |---|---|---|---|---|---|

@@ -12,22 +12,21 @@ OLDER_LARGEST = 32 << 20
 _kept = False  # glibc cannot be asked
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Have glibc keep what is freed instead of giving it back to the system, of the whole process and for good: the
     next pass asks for as much again, and the system would clear each page anew.
 
-    Returns whether it did: False without glibc, or where the environment says already what shall be kept (MALLOC_...
-    or GLIBC_TUNABLES).
+    Without glibc, or where the environment says already what shall be kept (MALLOC_... or GLIBC_TUNABLES), nothing
+    happens; `freed_memory` says which it is.
     """
     global _kept
     if sys.platform != "linux" or _environment_says():
-        return False
+        return
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
-        return False
+        return
     kept = any(libc.mallopt(MMAP_THRESHOLD, size) for size in (LARGEST, OLDER_LARGEST))
     _kept = bool(libc.mallopt(TRIM_THRESHOLD, LARGEST)) and kept
-    return _kept
 
 
 def freed_memory() -> str:
