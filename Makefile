@@ -56,8 +56,6 @@ build: install  ## build the six wheels into dist/
 	rm -rf dist
 	for package in $(PACKAGES); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
-bench-sst2 bench-data: export OMP_WAIT_POLICY = PASSIVE  # threads that spin disturb what is measured beside them
-
 bench: bench-speed bench-sst2 bench-data docs  ## all that docs/results holds of the CPU (many hours), then its pages
 
 bench-speed: install  ## what needs no trained model: steps, starts, compaction, loading, networks, sparse forms (hours)

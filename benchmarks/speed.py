@@ -7,7 +7,6 @@ Each is a process of its own. One that fails is named at the end, its file stays
 """
 
 import argparse
-import os
 import shlex
 import subprocess
 import sys
@@ -98,7 +97,6 @@ def main() -> None:
         parser.error(
             f"no measurement is called {', '.join(sorted(unknown))}; there are {', '.join(LISTS[given.device])}"
         )
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin disturb what is measured beside them
     work = given.work / "tiny" if given.quick else given.work
     results = work if given.quick else given.results
     work.mkdir(parents=True, exist_ok=True)

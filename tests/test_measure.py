@@ -1,6 +1,7 @@
 """Measurement: interleaving, statistics, FLOPs by hand, and the same settings for both sides."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def test_comparison_of_two_models():
     assert found.speedup_low <= found.speedup <= found.speedup_high
     assert found.machine.threads == torch.get_num_threads()
     assert found.machine.blas in torch.__config__.show()
+    assert found.machine.wait_policy == os.environ["OMP_WAIT_POLICY"]
     assert found.machine.driver is found.machine.capability is None
     assert model.training
     assert json.loads(json.dumps(found.to_dict()))["settings"] == SECTION.model_dump()

@@ -22,7 +22,8 @@ class Machine:
     """Where it was measured. `cores`: of the machine; `usable_cores`: that this process may run on (taskset, cgroups'
     cpusets); `threads`: that torch computes with; `memory_bytes`: of the machine, and `device_bytes` of the GPU;
     `capability`: what the GPU's cores can do, such as 9.0; `blas`: the library of torch's products on the CPU;
-    `freed_memory`: whether the process keeps what it frees.
+    `freed_memory`: whether the process keeps what it frees; `wait_policy`: what threads without work do, by
+    OMP_WAIT_POLICY, None where OpenMP decides.
     """
 
     device: str
@@ -36,6 +37,7 @@ class Machine:
     torch: str
     blas: str | None
     freed_memory: str
+    wait_policy: str | None
     cuda: str | None
     driver: str | None
     capability: str | None
@@ -67,6 +69,7 @@ def machine(device: torch.device) -> Machine:
         torch=torch.__version__,
         blas=_blas(),
         freed_memory=freed_memory(),
+        wait_policy=os.environ.get("OMP_WAIT_POLICY"),
         cuda=torch.version.cuda if on_cuda else None,
         driver=_driver() if on_cuda else None,
         capability="{}.{}".format(*torch.cuda.get_device_capability(device)) if on_cuda else None,
