@@ -1,14 +1,18 @@
 """What happens inside a model while a batch goes through it."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 HALF = (torch.float16, torch.bfloat16)
+
+_Mark = float | torch.cuda.Event
 
 
 @contextmanager
@@ -36,6 +40,39 @@ def inputs_inside(model: PreTrainedModel, layers: Iterable[str], batch: Mapping[
             hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(partial(keep, name)))
         model(**batch)
     return found
+
+
+def seconds_inside(model: PreTrainedModel, layers: Iterable[str], batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """Module path -> seconds in that layer while the batch goes through the model, in evaluation mode, all its calls
+    together; by CUDA events on a GPU.
+    """
+    marks: dict[str, list[_Mark]] = {name: [] for name in layers}
+
+    def mark(name: str, layer: nn.Module, *_: object) -> None:
+        marks[name].append(_now(next(layer.parameters()).device))
+
+    with ExitStack() as hooks, torch.inference_mode(), evaluating(model):
+        for name in marks:
+            layer = model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(partial(mark, name)))
+            hooks.enter_context(layer.register_forward_hook(partial(mark, name)))
+        model(**batch)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return {name: sum(map(_between, one[::2], one[1::2])) for name, one in marks.items()}
+
+
+def _now(device: torch.device) -> _Mark:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _between(start: Any, end: Any) -> float:
+    """Seconds from one mark to another."""
+    return float(end - start if isinstance(start, float) else start.elapsed_time(end) / 1000)
 
 
 @contextmanager
