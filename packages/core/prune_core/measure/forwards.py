@@ -44,7 +44,7 @@ def inputs_inside(model: PreTrainedModel, layers: Iterable[str], batch: Mapping[
 
 def seconds_inside(model: PreTrainedModel, layers: Iterable[str], batch: Mapping[str, Tensor]) -> dict[str, float]:
     """Module path -> seconds in that layer while the batch goes through the model, in evaluation mode, all its calls
-    together; by CUDA events on a GPU.
+    together; by CUDA events on a GPU. The path "" is the model itself.
     """
     marks: dict[str, list[_Mark]] = {name: [] for name in layers}
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _Way = tuple[type[Form], int]
 _Linears = Mapping[str, nn.Linear]
 """By their names in the model."""
+_WHOLE = ""
+"""The name of the model itself, as of a module in it."""
 _ROUNDS_OF_SEVERAL = 3
 """Enough to find the fastest, which is timed once more."""
 
@@ -35,8 +37,9 @@ def use_sparse_forms(model: PreTrainedModel, batch: Mapping[str, Tensor], rounds
     Linears are timed while the whole model runs: by itself one finds in the caches what the rest of the model pushes
     out of them. Each form is tried in all of them at once, and the fastest of each once more, in `rounds` rounds: it is
     taken where the whole interval of that second gain is above 1, for of several that are tried one looks faster by
-    chance. One that fails to run is not, with a warning. It holds for inference on this device: the parameters stay, so
-    that the model saves and trains as before. ModelError where the model is in no linears.
+    chance. None is where the whole model was not faster with them: what follows a linear may pay for how its outputs
+    lie in memory. One that fails to run is not taken, with a warning. It holds for inference on this device: the
+    parameters stay, so that the model saves and trains as before. ModelError where the model is in no linears.
     """
     left = ((name, model.get_submodule(name)) for name in structure_of(model).left_in(model))
     layers = {name: layer for name, layer in left if isinstance(layer, nn.Linear)}
@@ -51,7 +54,8 @@ def use_sparse_forms(model: PreTrainedModel, batch: Mapping[str, Tensor], rounds
     gains = {name: tried[name][way] for name, way in best.items()}
     twins = {name: _twin(layers[name], *way) for name, way in best.items() if gains[name].value > 1}
     gains |= _gains(model, batch, layers, twins, rounds)
-    taken = {name: best[name] for name in twins if gains[name].low > 1}
+    pays = bool(twins) and gains[_WHOLE].low > 1
+    taken = {name: best[name] for name in twins if pays and gains[name].low > 1}
     for name, (form, option) in taken.items():
         form.make(layers[name], option)
     return tuple(_told(name, layer, taken.get(name), gains.get(name)) for name, layer in layers.items())
@@ -64,8 +68,9 @@ def _tried(
     found: dict[str, dict[_Way, Ratio]] = defaultdict(dict)
     for way, names in _ways(layers, seen).items():
         twins = dict(_working(layers, seen, way, names))
-        for name, gain in _gains(model, batch, layers, twins, rounds).items():
-            found[name][way] = gain
+        gains = _gains(model, batch, layers, twins, rounds)
+        for name in twins:
+            found[name][way] = gains[name]
     return found
 
 
@@ -105,17 +110,20 @@ def _twin(layer: nn.Linear, form: type[Form], option: int) -> nn.Linear:
 def _gains(
     model: PreTrainedModel, batch: Mapping[str, Tensor], layers: _Linears, twins: _Linears, rounds: int
 ) -> dict[str, Ratio]:
-    """How many times faster than its layer each twin is, in passes of the model with all twins and without, by turns.
-    An untimed pass of the same kind comes before each that is timed.
+    """How many times faster than its layer each twin is, and the whole model, in passes with all twins and without, by
+    turns. An untimed pass of the same kind comes before each that is timed. Nothing where there are no twins.
     """
+    if not twins:
+        return {}
+    names = (_WHOLE, *twins)
     dense: list[dict[str, float]] = []
     sparse: list[dict[str, float]] = []
-    for index in range(rounds if twins else 0):
+    for index in range(rounds):
         for seconds, standing in [(dense, {}), (sparse, twins)][:: -1 if index % 2 else 1]:
             with _instead_of(layers, standing):
-                seconds_inside(model, twins, batch)
-                seconds.append(seconds_inside(model, twins, batch))
-    return {name: paired_ratio([one[name] for one in dense], [one[name] for one in sparse]) for name in twins}
+                seconds_inside(model, names, batch)
+                seconds.append(seconds_inside(model, names, batch))
+    return {name: paired_ratio([one[name] for one in dense], [one[name] for one in sparse]) for name in names}
 
 
 @contextmanager
