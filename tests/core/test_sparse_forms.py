@@ -146,6 +146,19 @@ def turns(form, rounds):
     return [one for index in range(rounds) for one in (back if index % 2 else there)]
 
 
+def test_layers_with_a_forward_of_their_own_keep_it():
+    """As accelerate gives them, where a model is spread over devices."""
+    model = sparse_bert()
+    layers = {one: linear(model, one) for one in structure_of(model).linears()}
+    hooked = next(layer for name, layer in layers.items() if "intermediate" in name)
+    calls, plain = [], hooked.forward
+    hooked.forward = own = lambda given: (calls.append(given), plain(given))[1]
+    use_sparse_forms(model, tiny_inputs(model), rounds=3)
+    assert hooked.forward is own
+    assert calls
+    assert all("forward" not in layer.__dict__ for layer in layers.values() if layer is not hooked)
+
+
 def test_a_layer_that_is_shared_is_timed_in_all_its_calls():
     model = tiny_model("albert", num_hidden_groups=1).eval()
     first, other, *_ = structure_of(model).linears()
@@ -187,8 +200,9 @@ def test_a_large_sparse_linear_is_measured_to_be_faster():
     with torch.no_grad():
         for unit in structure_of(model).ffn:
             linear(model, unit.up).weight[64:] = 0
-    batch = {name: value.repeat(4, 4) for name, value in tiny_inputs(model).items() if name != "labels"}
-    found = use_sparse_forms(model, batch, rounds=11)  # other work may disturb a few
+            linear(model, unit.down).weight[:, 64:] = 0
+    batch = {name: value.repeat(8, 4) for name, value in tiny_inputs(model).items() if name != "labels"}
+    found = use_sparse_forms(model, batch, rounds=15)  # other work may disturb a few
     up = [one for one in found if "intermediate" in one.layer]
     assert all(RowsOfBlocks.kind in one.form and one.low > 1 for one in up)
 

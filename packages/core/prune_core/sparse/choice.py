@@ -129,13 +129,17 @@ def _gains(
 @contextmanager
 def _instead_of(layers: _Linears, twins: _Linears) -> Iterator[None]:
     """Layers compute as their twins do for a while."""
+    own = {name: layers[name].__dict__.get("forward") for name in twins}  # accelerate gives layers one of their own
     for name, twin in twins.items():
         layers[name].forward = twin.forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for name in twins:
-            del layers[name].forward
+        for name, forward in own.items():
+            if forward is None:
+                del layers[name].forward
+            else:
+                layers[name].forward = forward  # type: ignore[method-assign]
 
 
 def _told(name: str, layer: nn.Linear, way: _Way | None, gain: Ratio | None) -> LayerForm:
