@@ -162,8 +162,13 @@ def test_layers_with_a_forward_of_their_own_keep_it():
 def test_a_layer_that_is_shared_is_timed_in_all_its_calls():
     model = tiny_model("albert", num_hidden_groups=1).eval()
     first, other, *_ = structure_of(model).linears()
-    slow, calls = linear(model, first), []
-    slow.register_forward_hook(lambda *_: (calls.append(first), time.sleep(0.05))[:0] or None)
+    calls = []
+
+    def sleep(*_):
+        calls.append(first)
+        time.sleep(0.05)
+
+    linear(model, first).register_forward_hook(sleep)
     found = seconds_inside(model, ["", first, other], tiny_inputs(model))
     assert list(found) == ["", first, other]
     assert len(calls) > 1

@@ -29,8 +29,8 @@ DENSE = "dense"
 class LayerForm:
     """What a linear computes as now, and how many times faster that is than densely (95 % interval: low, high).
 
-    Where no form was faster it is dense, and the figures are those of the best that was tried, or 1 of none. None: it
-    is two of four by itself, and was not measured.
+    Where no form was faster, or the whole model was not, it is dense, and the figures are those of the best that was
+    tried, or 1 of none. None: it is two of four by itself, and was not measured.
     """
 
     layer: str
