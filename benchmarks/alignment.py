@@ -31,9 +31,9 @@ SIZES = (67, 150, 293, 511, 1021, 2043)
 def of_one_unit(
     model: BertForSequenceClassification, size: int, batch_size: int, rounds: int, device: torch.device
 ) -> list[dict[str, object]]:
-    """A row for each of the next multiples: how many times faster it is than the size itself."""
+    """A row for each of the next multiples: how many times faster it is than the size itself, in the model's dtype."""
     unit = structure_of(model).ffn[0]
-    given = torch.randn(batch_size, LENGTH, model.config.hidden_size, device=device)
+    given = torch.randn(batch_size, LENGTH, model.config.hidden_size, device=device, dtype=model.dtype)
     tried = sorted({multiple(size, of, unit.size) for of in MULTIPLES} - {size})
     found = gains_of(model, unit, given, rounds, [size, *tried])
     return [
@@ -41,6 +41,7 @@ def of_one_unit(
             "neurons": size,
             "aligned": more,
             "batch_size": batch_size,
+            "dtype": str(model.dtype).removeprefix("torch."),
             **figure("speedup", ratio),
             "faster": ratio.low > 1,
         }
@@ -48,13 +49,16 @@ def of_one_unit(
     ]
 
 
-def of_a_model(batch_size: int, rounds: int, device: torch.device, layers: int) -> dict[str, object]:
+def of_a_model(
+    dtype: torch.dtype, batch_size: int, rounds: int, device: torch.device, layers: int
+) -> dict[str, object]:
     """A BERT-base of random sizes, by `--align auto` against none."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval()
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval().to(dtype)
     sizes = {unit.key: int(torch.randint(150, 1200, ())) for unit in structure_of(model).ffn}
     masks = unit_masks(model, lambda unit: range(sizes[unit.key]) if isinstance(unit, FeedForward) else None)
-    settings = {"batch_size": batch_size, "length": LENGTH, "rounds": rounds}
+    kind = str(dtype).removeprefix("torch.")
+    settings = {"batch_size": batch_size, "length": LENGTH, "rounds": rounds, "dtype": kind}
     recipe = Recipe.parse({"align": "auto", "device": device.type, "measure": settings})
     found = align(model, masks, structure_of(model), recipe)
     sides = {
@@ -68,6 +72,7 @@ def of_a_model(batch_size: int, rounds: int, device: torch.device, layers: int) 
         )
     return {
         "batch_size": batch_size,
+        "dtype": kind,
         "sizes": [[one.needed, one.kept, round(one.gain or 1, 3)] for one in found.sizes],
         "units_aligned": sum(len(one.units) for one in found.sizes if one.kept > one.needed),
         **figure("speedup", paired_ratio(seconds["ragged"], seconds["aligned"])),
@@ -85,12 +90,17 @@ def main() -> None:
     keep_freed_memory()  # as prune does
     torch.set_num_threads(given.threads)
     device = pick_device(given.device)
-    model = BertForSequenceClassification(BertConfig(num_hidden_layers=1)).eval()
-    rows = [row for batch in (1, 8) for size in SIZES for row in of_one_unit(model, size, batch, given.rounds, device)]
+    dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+    rows, models = [], []
+    for dtype in dtypes:
+        unit = BertForSequenceClassification(BertConfig(num_hidden_layers=1)).eval().to(dtype)
+        for batch in (1, 8):
+            rows += [row for size in SIZES for row in of_one_unit(unit, size, batch, given.rounds, device)]
+            models.append(of_a_model(dtype, batch, given.rounds, device, given.layers))
     found = {
         "what": "a feed-forward unit of BERT-base with a few more neurons, over itself; then all of a BERT-base",
         "units": rows,
-        "models": [of_a_model(batch, given.rounds, device, given.layers) for batch in (1, 8)],
+        "models": models,
     }
     report(found, given.output, device)
 

@@ -51,7 +51,7 @@ def row(model: Path, task: TaskSection, bits: int | None, work: Path) -> dict[st
         job = trained_job(Recipe(model=str(model), task=task), "cpu")
         found = asdict(round_measured(job.task.load_model(str(model)), bits, list(real_batches(job.task))))
         found = {name: found[name] for name in ("largest_difference", "mean_difference", "largest_output")}
-    figures = evaluate_folder(str(folder), task, device="cpu")
+    figures = evaluate_folder(Recipe(model=str(folder), task=task, device="cpu"))
     size = (folder / "model.safetensors").stat().st_size
     return {"bits": bits or 32, "file_bytes": size, **{n: round(x, 5) for n, x in figures.items()}, **found}
 

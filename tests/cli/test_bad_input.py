@@ -326,7 +326,7 @@ def test_home_is_found_in_every_path_of_a_recipe(monkeypatch: pytest.MonkeyPatch
     assert Recipe.parse({"model": "./m", "task": {"dataset": "nyu-mll/glue"}}).model == "./m"
 
 
-@pytest.mark.parametrize("stage", ["prune_cli.verbs", "prune_core.verification.verify"])
+@pytest.mark.parametrize("stage", ["prune_cli.verbs", "prune_core.runs.verifying"])
 def test_an_interrupt_at_any_time_is_one_line(stage: str, prune: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the command line itself is imported, and while a verb imports what it needs."""
 

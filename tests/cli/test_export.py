@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prune_core.recipe import MeasureSection, TaskSection
+from prune_core.recipe import MeasureSection, PluginsSection, TaskSection
 
 FACTS = {
     "format": "onnx",
@@ -39,6 +39,7 @@ class Wanted:
     baseline: str | None
     task: TaskSection | None
     measure: MeasureSection
+    plugins: PluginsSection
 
 
 @pytest.fixture

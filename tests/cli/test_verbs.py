@@ -32,7 +32,7 @@ class Verification:
 
 
 def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callable) -> None:
-    stand_in("prune_core.verification.verify", verify_run=lambda run: Verification(2e-6, 0.0))
+    stand_in("prune_core.runs.verifying", verify_run=lambda run: Verification(2e-6, 0.0))
     result = prune("verify", "runs/first")
     assert result.code == 0
     for part in ("runs/first: verified on 64 inputs", "masked = compact", "2e-06", "compact = reloaded"):
@@ -44,7 +44,7 @@ def test_verify_says_what_differs_by_how_much(prune: Callable, stand_in: Callabl
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, stand_in: Callable) -> None:
-    stand_in("prune_core.verification.verify", verify_run=lambda run: Verification(0.3, 0.0))
+    stand_in("prune_core.runs.verifying", verify_run=lambda run: Verification(0.3, 0.0))
     result = prune("verify", "runs/first", *json_flag)
     assert result.code == 10
     assert len(result.errors) == 1
@@ -53,9 +53,8 @@ def test_verify_fails_where_they_differ(json_flag: list[str], prune: Callable, s
 
 
 def test_verify_fails_where_a_file_changed(prune: Callable, stand_in: Callable) -> None:
-    stand_in(
-        "prune_core.verification.verify", verify_run=lambda run: Verification(0.0, 0.0, changed=("model.safetensors",))
-    )
+    changed = Verification(0.0, 0.0, changed=("model.safetensors",))
+    stand_in("prune_core.runs.verifying", verify_run=lambda run: changed)
     result = prune("verify", "runs/first")
     assert result.code == 10
     assert "runs/first: " in result.err
@@ -109,20 +108,23 @@ def test_compact_hands_on_its_arguments(prune: Callable, stand_in: Callable, tmp
 
 
 def test_evaluate_hands_on_a_task(prune: Callable, stand_in: Callable, tmp_path: Path) -> None:
-    calls: list[tuple[Any, ...]] = []
+    calls: list[Recipe] = []
 
-    def evaluate_folder(*arguments: Any) -> dict[str, float]:
-        calls.append(arguments)
+    def evaluate_folder(recipe: Recipe) -> dict[str, float]:
+        calls.append(recipe)
         return {"accuracy": 0.875}
 
     stand_in("prune_core.runs.run", evaluate_folder=evaluate_folder)
     file = tmp_path / "dev.csv"
     file.touch()
     flags = ["--task", "text-classification", "--validation-file", file, "--column", "text=sentence", "--device", "cpu"]
-    result = prune("evaluate", "runs/first/model", *flags, "--batch-size", "16", "--set", "task.max_length=64")
+    settings = ["--set", "task.max_length=64", "--set", "plugins.disabled=[prune-block]"]
+    result = prune("evaluate", "runs/first/model", *flags, "--batch-size", "16", *settings)
     assert "0.875" in result.out
-    model, task, batch_size, device = calls[0]
-    assert (model, batch_size, device) == ("runs/first/model", 16, "cpu")
+    (recipe,) = calls
+    task = recipe.task
+    assert (recipe.model, recipe.training.eval_batch_size, recipe.device) == ("runs/first/model", 16, "cpu")
+    assert recipe.plugins.disabled == ("prune-block",)
     assert (task.name, task.validation_file, task.columns) == ("text-classification", file, {"text": "sentence"})
     assert task.max_length == 64
     assert json.loads(prune("evaluate", "m", "--task", "text-classification", "--json").out) == {"accuracy": 0.875}
@@ -141,7 +143,9 @@ def test_evaluate_takes_the_batch_size_of_the_task(
     flags: list[str], expected: int, prune: Callable, stand_in: Callable
 ) -> None:
     found: list[int] = []
-    stand_in("prune_core.runs.run", evaluate_folder=lambda *asked: found.append(asked[2]) or {"accuracy": 0.5})
+    figures = {"accuracy": 0.5}
+    evaluate_folder = lambda recipe: found.append(recipe.training.eval_batch_size) or figures  # noqa: E731
+    stand_in("prune_core.runs.run", evaluate_folder=evaluate_folder)
     assert prune("evaluate", "m", "--task", "text-classification", *flags).code == 0
     assert found == [expected]
 

@@ -34,6 +34,19 @@ def test_the_rest_has_the_density_of_all():
     assert 0.2 < sum(reached) / 3 <= 0.3, "a tiny BERT's attention has as many weights as its FFN"
 
 
+def test_a_rest_that_is_excluded_stays_whole():
+    model = tiny_model("t5", heads=8)
+    options = {"part_densities": {"decoder.*": 0.4}, "exclude": ("encoder.*",)}
+    training = Training(model, "structured", 8, **options).run()
+    aimed = training.pruning.strategy.target
+    masks = training.pruning.finish()
+    assert stored_in(model, masks, "encoder.") == 1.0
+    assert 0.33 < stored_in(model, masks, "decoder.") <= 0.4
+    assert aimed - 0.07 < stored_density(model, masks) <= aimed
+    with pytest.raises(StructureError, match=r"density 0.5 cannot be reached: the parts left alone hold 1.000"):
+        Pruning(tiny_model("t5"), "structured", total_steps=4, density=0.5, **options)
+
+
 def test_pressure_aims_at_each():
     model = tiny_model("t5", heads=8)
     Training(model, "structured", 10, part_densities=STACKS, binarizer="threshold").run(9)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from datasets import Dataset
 
 from prune_core.errors import DataError
-from prune_core.runs.progress import progress_bar
+from prune_core.training.progress import progress_bar
 from prune_core.recipe import TrainingSection
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import arguments, make_trainer, train

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prune_core.folders.loading import structure_of
@@ -244,6 +245,14 @@ def half_left(form, size, dtype, device="cpu"):
     return layer
 
 
+def kernels(call):
+    """Names of what runs on the GPU."""
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        call()
+        torch.cuda.synchronize()
+    return {event.name for event in found.events()}
+
+
 def test_every_form_of_cuda_has_cases_with_something_to_try():
     assert SIZES.keys() == {form for form in FORMS if form.device == "cuda"}
     assert all(list(form.options(half_left(form, size, dtype))) for form, size, dtype in CASES)
@@ -285,8 +294,10 @@ def test_tokens_of_block_sparse_rows_are_padded_to_whole_blocks(monkeypatch, tok
 @pytest.mark.gpu
 @pytest.mark.parametrize(("form", "size", "dtype"), CASES)
 @pytest.mark.parametrize("tokens", [64, 7])
-def test_forms_of_cuda_compute_the_same(form, size, dtype, tokens):
+@pytest.mark.parametrize("bias", [True, False])
+def test_forms_of_cuda_compute_the_same(form, size, dtype, tokens, bias):
     layer = half_left(form, size, dtype, "cuda")
+    layer.bias = layer.bias if bias else None
     given = torch.randn(tokens, size[1], device="cuda", dtype=dtype)
     expected = layer(given).detach()
     for option in form.options(layer):
@@ -294,4 +305,24 @@ def test_forms_of_cuda_compute_the_same(form, size, dtype, tokens):
         with torch.inference_mode():
             assert layer._ready()
             torch.testing.assert_close(layer(given), expected, atol=TOLERANCES[dtype], rtol=1e-2)
+            if form is BlockSparse:
+                assert any("_bsr_strided" in name for name in kernels(lambda: layer(given))), "Triton was not used"
         make_dense(layer)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_choice_on_cuda(dtype):
+    """Forms run in the model, whichever of them the measurement takes."""
+    model = tiny_model("bert", hidden_size=256, intermediate_size=512).cuda().to(dtype)
+    batch = {name: value.cuda() for name, value in tiny_inputs(model).items()}
+    with torch.no_grad():
+        for unit in structure_of(model).units:
+            for name in unit.linears():
+                model.get_submodule(name).weight.view(-1, 64)[:, :48] = 0
+    expected = model(**batch).logits
+    told = use_sparse_forms(model, batch, rounds=9)
+    kinds = {form.kind for form in FORMS if form.device == "cuda"}
+    assert all(found.form == DENSE or any(kind in found.form for kind in kinds) for found in told)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**batch).logits, expected, atol=10 * TOLERANCES[dtype], rtol=1e-2)

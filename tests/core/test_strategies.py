@@ -8,7 +8,7 @@ from torch import nn
 
 from prune_block.config import BlockConfig
 from prune_core.compaction import compact
-from prune_core.errors import StructureError
+from prune_core.errors import RecipeError, StructureError
 from prune_core.folders.loading import structure_of
 from prune_core.granularity import Element
 from prune_core.kit.config import MaskingConfig
@@ -384,6 +384,8 @@ class OnlyQueriesSparse(OnlyQueries):
 def test_a_layout_that_decides_on_no_unit_is_refused_or_counts_by_itself():
     with pytest.raises(StructureError, match="no matrix that decides on a head or a neuron"):
         Pruning(small_units(), OnlyQueries(MaskingConfig(density=0.9)), total_steps=5)
+    with pytest.raises(RecipeError, match=r"^density, sed: fields of a strategy .* set them in its configuration$"):
+        Pruning(small_units(), OnlyQueries(MaskingConfig()), total_steps=5, density=0.9, sed=1)
     model = small_units()
     pruning = Pruning(model, OnlyQueriesSparse(MaskingConfig(density=0.9)), total_steps=1)
     pruning.step()

@@ -9,12 +9,14 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 
+from prune_core.arithmetic import arithmetic
 from prune_core.errors import TrainingError
 from prune_core.recipe import TrainingSection
 from prune_core.testing.tiny import tiny_inputs, tiny_model
 from prune_core.training import PruningTrainer, arguments, make_trainer, train
+from prune_core.training.faults import first_not_finite
 
 SECTION = TrainingSection(max_steps=4, batch_size=4, save_steps=1, logging_steps=50)
 
@@ -86,6 +88,13 @@ def test_the_layer_that_went_astray_is_named(tmp_path: Path):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_search_that_fails_leaves_nothing_behind():
+    model = tiny_model("vit")
+    with pytest.raises(ZeroDivisionError):
+        first_not_finite(model, lambda: 1 / 0)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_a_loss_astray_in_a_sound_model_is_no_layers_fault(tmp_path: Path):
     model = tiny_model("vit")
     strategy = Penalised(model, lambda weight, step: weight.sum() * (torch.inf if step == 2 else 0))
@@ -105,8 +114,34 @@ def test_gradients_astray_stop_before_they_reach_the_weights(tmp_path: Path):
 
 
 def test_compiling_leaves_the_arithmetic_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """transformers turns TF32 on for all that the process computes: figures in float32 would be none."""
+    """transformers and accelerate turn TF32 on for all that the process computes: figures in float32 would be none."""
     monkeypatch.setattr("transformers.training_args.is_torch_tf32_available", lambda: True)
-    before = torch.backends.fp32_precision
-    arguments(TrainingSection(compile=True), tmp_path / "checkpoints", "cpu", text=False)
-    assert torch.backends.fp32_precision == before != "tf32"
+    original = Trainer.create_accelerator_and_postprocess
+
+    def as_on_a_gpu(self: Trainer) -> None:
+        original(self)
+        torch.backends.cuda.matmul.allow_tf32 = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", as_on_a_gpu)
+    before = torch.backends.fp32_precision, torch.get_float32_matmul_precision()
+    args = arguments(TrainingSection(compile=True), tmp_path / "checkpoints", "cpu", text=False)
+    task: Any = SimpleNamespace(metrics=None, collate=None)
+    PruningTrainer(model=tiny_model("vit"), args=args, task=task)
+    assert (torch.backends.fp32_precision, torch.get_float32_matmul_precision()) == before == ("none", "highest")
+
+
+def test_arithmetic_is_set_back_whichever_way_it_was_set():
+    """torch refuses to read the older setting where the newer has said something else."""
+    torch.backends.fp32_precision = "tf32"  # as transformers does for tf32=True
+    try:
+        with arithmetic("float32"):
+            assert "tf32" not in (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+        with arithmetic("tf32"):
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = "none"
+    assert torch.get_float32_matmul_precision() == "highest"
+    with arithmetic("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.get_float32_matmul_precision() == "highest"

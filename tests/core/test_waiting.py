@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from torch.autograd.profiler import record_function
 from torch.optim import AdamW
+from torch.profiler import ProfilerActivity, profile
 
 from prune_core import compact
 from prune_core.distillation.teacher import Teacher
@@ -228,6 +230,29 @@ def test_a_step_waits_for_nothing_on_a_gpu(strategy: str, binarizer: str | None)
             optimizer.step()
             optimizer.zero_grad()
             pruning.step()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_profiler_sees_no_wait_in_a_step(strategy: str):
+    model = tiny_model("bert", attn_implementation="eager").cuda().train()
+    inputs = {name: value.cuda() for name, value in tiny_inputs(model).items()}
+    pruning = Pruning(model, strategy, total_steps=6, **BLOCKS[strategy])
+    optimizer = AdamW(pruning.parameter_groups(lr=1e-3))
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        torch.cuda.synchronize()  # one that is seen
+        with record_function("steps"):
+            for _ in range(3):
+                (model(**inputs).loss + pruning.penalty()).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                pruning.step()
+    events = [(event.name, event.time_range.start) for event in found.events()]
+    marks = [event for event in found.events() if event.name == "steps" and event.device_type.name == "CPU"]
+    steps = marks[0].time_range
+    waits = [(name, start) for name, start in events if "Synchronize" in name or "DtoH" in name]
+    assert [name for name, start in waits if start < steps.start]
+    assert [name for name, start in waits if steps.start <= start <= steps.end] == []
 
 
 @pytest.mark.gpu

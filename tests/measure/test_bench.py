@@ -10,6 +10,7 @@ import torch
 from transformers import AttentionInterface
 
 from prune_core import measure
+from prune_core.arithmetic import arithmetic
 from prune_core.bench.folders import bench_folders, text_lengths
 from prune_core.errors import DataError, ExportError, RecipeError
 from prune_core.exporting import export_model, runtimes
@@ -162,6 +163,8 @@ def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: P
     (tmp_path / "two.csv").write_text("text,label\ngood film,positive\nbad,negative\n")
     with pytest.raises(DataError, match=r"two\.csv has several columns of strings, text, label: give a txt file"):
         text_lengths(str(tmp_path / "two.csv"), name, [])
+    with pytest.raises(RecipeError, match=r"^lengths_of: no file is at typo\.txt, and as a task: unknown task"):
+        text_lengths("typo.txt", name, [])
     with pytest.raises(DataError):
         text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [])
 
@@ -294,6 +297,36 @@ def test_grid_on_cuda():
     assert found.machine.device_bytes > 0
     assert re.fullmatch(r"\d+\.\d+", found.machine.capability)
     assert found.machine.driver is None or re.fullmatch(r"[\d.]+", found.machine.driver)
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_computes_what_the_model_does(tmp_path: Path):
+    model = tiny_model("bert").cuda()
+    batch = {name: value.cuda() for name, value in measure.dummy_inputs(model, 3, 9).items()}
+    with opener("cuda-graphs")(model, [batch], tmp_path) as runs, torch.inference_mode():
+        torch.testing.assert_close(runs(**batch)["logits"], model(**batch).logits)
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_leaves_no_stream_behind(tmp_path: Path):
+    model = tiny_model("bert").cuda()
+    model.register_forward_hook(lambda *_: torch.ones(1, device="cuda").item())  # waits, which no graph can
+    batch = {name: value.cuda() for name, value in measure.dummy_inputs(model, 3, 9).items()}
+    stream = torch.cuda.current_stream()
+    with pytest.raises(RecipeError, match="cannot be captured"), opener("cuda-graphs")(model, [batch], tmp_path):
+        pass
+    assert torch.cuda.current_stream() == stream
+
+
+@pytest.mark.gpu
+def test_tf32_is_another_arithmetic_on_cuda():
+    one, other = (torch.randn(512, 512, device="cuda") for _ in range(2))
+    with arithmetic("float32"):
+        exact = one @ other
+    with arithmetic("tf32"):
+        rounded = one @ other
+    wanted = (one.double() @ other.double()).float()
+    assert (exact - wanted).abs().max() < 1e-3 < (rounded - wanted).abs().max()
 
 
 @pytest.mark.gpu

@@ -192,8 +192,8 @@ def test_sizes_that_are_no_multiples_of_eight(tmp_path: Path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
 def test_explanation_on_cuda(dtype):
-    model = bert(hidden_size=1024, intermediate_size=4096)
-    found = explain(model, model, MeasureSection(batch_size=32, length=128, rounds=5, dtype=dtype), "cuda")
+    model = bert(hidden_size=1024, intermediate_size=4096, num_attention_heads=16)
+    found = explain(model, model, MeasureSection(batch_size=128, length=512, rounds=5, dtype=dtype), "cuda")
     assert sum(found.model.kinds.values()) == pytest.approx(found.model.seconds)
     assert found.model.kinds["linear"] > 0.5 * found.model.seconds
     assert torch.cuda.get_device_name() == found.comparison.machine.device

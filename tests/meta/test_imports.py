@@ -65,6 +65,23 @@ def test_imports_point_down(module: Module) -> None:
         assert level(found.name) <= level(module.name), f"{module.path}:{found.line} imports {found.name}"
 
 
+BELOW_RUNS = (
+    *("training", "tasks", "distillation", "rewriting", "distributed", "verification", "compaction", "sparse"),
+    *("embeddings", "measure"),
+)
+"""Folders that a run is made of: none knows of runs, not even inside a function."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [m for m in modules() if m.name.startswith(tuple(f"prune_core.{folder}" for folder in BELOW_RUNS))],
+    ids=lambda m: m.name,
+)
+def test_what_runs_are_made_of_does_not_know_them(module: Module) -> None:
+    for found in ours(module):
+        assert not found.name.startswith("prune_core.runs"), f"{module.path}:{found.line} imports {found.name}"
+
+
 @every_module
 def test_a_strategy_and_a_compactor_never_meet(module: Module) -> None:
     removing = module.name.startswith("prune_core.compaction")

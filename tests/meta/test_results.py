@@ -39,7 +39,7 @@ def network(dtype, speedup, **setting):
 
 
 def measured_on_cuda(folder, rows, name="published_networks_cuda"):
-    machine = {"device": "NVIDIA H100", "cpu": "a CPU", "threads": 8}
+    machine = {"device": "NVIDIA H100", "cpu": "a CPU", "threads": 8, "torch": "2.13.0", "wait_policy": None}
     (folder / f"{name}.json").write_text(json.dumps({"grid": {"rounds": 11}, "machine": machine, "rows": rows}))
 
 
@@ -84,6 +84,8 @@ def test_bars_are_read_from_their_files(tmp_path):
     assert "| not measured |" in found["bfloat16"]
     counts = [int(line.split()[3]) for line in lines if line.startswith("Not measured: the")]
     assert sum(counts) + len([line for line in lines if line.endswith(".json |")]) == len(ALL)
+    assert "| help_time.json | not recorded | | | | |" in lines
+    assert "| published_networks_cuda.json | NVIDIA H100 | 8 | 2.13.0 | as the system does | not set |" in lines
 
 
 def test_every_file_of_bars_that_is_there_can_be_read():

@@ -7,7 +7,7 @@ import pytest
 from prune_core.compaction import alignment
 from prune_core.errors import RecipeError, RunError
 from prune_core.runs.run import check, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 
 OPTIONS = {"neuron_multiple": 1}
 """By itself a strategy leaves multiples of 8."""

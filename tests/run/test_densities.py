@@ -10,9 +10,10 @@ from prune_core.errors import RecipeError, RunError, StructureError
 from prune_core.folders.pretrained import load_saved
 from prune_core.masks import MaskSet
 from prune_core.measure import Ratio
+from prune_core.runs.densities import report
 from prune_core.runs.run import check, run
+from prune_core.runs.verifying import verify_run
 from prune_core.runs.workspace import Workspace
-from prune_core.verification.verify import verify_run
 
 DENSITIES = [0.8, 0.5]
 SHORT = {"max_steps": 12, "save_steps": 2}
@@ -64,6 +65,14 @@ def test_all_have_the_dense_model_as_their_teacher_and_to_compare_with(through, 
     assert [row["speed-up"] for row in rows[1:]] == speedups
     own = [{row["figure"]: row["pruned"] for row in one["summary"]} for one in members]
     assert [one["speed-up"] for one in own] == speedups
+
+
+def test_a_strategy_that_says_no_density_is_reported_too(through):
+    folder, _ = through
+    members = [json.loads((folder / f"density-{density:g}" / "manifest.json").read_text()) for density in DENSITIES]
+    untold = [one | {"density": one["density"] | {"asked": None}} for one in members]
+    rows = report(folder, untold)["summary"]
+    assert [row["density"] for row in rows[1:]] == [f"{one['density']['reached']:.3f}" for one in members]
 
 
 def test_killed_in_the_second_density(through, recipe, children, same_result, tmp_path):

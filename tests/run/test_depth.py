@@ -14,8 +14,8 @@ from prune_core.measure import folder_size
 from prune_core.recipe import DistillationSection
 from prune_core.runs.preparation import prepare
 from prune_core.runs.run import check, run
+from prune_core.runs.verifying import verify_run
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verification.verify import verify_run
 
 
 @pytest.fixture(scope="module")

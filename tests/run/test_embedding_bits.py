@@ -13,7 +13,7 @@ from prune_core.folders.compacting import compact_folder
 from prune_core.measure import folder_size
 from prune_core.recipe import Recipe
 from prune_core.runs.run import check, evaluate_folder, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 
@@ -30,8 +30,8 @@ def test_the_model_of_a_run_is_the_rounded_one(trained, recipe):
     words = model.get_input_embeddings().weight
     assert torch.equal(words, rounded(words, 4))
     assert f"{WORDS.removesuffix('weight')}{EXPONENT}" in load_file(folder / "model" / "model.safetensors")
-    section = recipe(folder).task
-    assert evaluate_folder(str(folder / "model"), section, device="cpu") == pytest.approx(manifest["metrics"]["pruned"])
+    found = evaluate_folder(recipe(folder).model_copy(update={"model": str(folder / "model"), "device": "cpu"}))
+    assert found == pytest.approx(manifest["metrics"]["pruned"])
 
 
 def test_a_run_reports_what_rounding_costs(trained, finished):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from prune_core.compaction.dense import DenseCompactor
 from prune_core.errors import PruneError, RunError, TrainingError, VerificationError
 from prune_core.runs.run import run
+from prune_core.training.stage import enough_memory
 from prune_core.verification import verify as verification
 
 FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))"
@@ -28,6 +29,17 @@ def readable(checkpoint):
         torch.load(checkpoint / name, weights_only=False)
     json.loads((checkpoint / "trainer_state.json").read_text())
     return True
+
+
+class TestMemory:
+    def test_too_little_says_what_takes_less(self):
+        wanted = r"^prune: there is not enough memory .*lower training.batch_size .*gradient_checkpointing"
+        with pytest.raises(TrainingError, match=wanted), enough_memory("prune"):
+            torch.empty(2**50)
+
+    def test_other_faults_are_what_they_are(self):
+        with pytest.raises(RuntimeError, match="inconsistent tensor size"), enough_memory("prune"):
+            torch.ones(2) @ torch.ones(3)
 
 
 class TestFullDisk:

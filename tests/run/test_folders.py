@@ -15,11 +15,11 @@ from prune_core.errors import DataError, MaskError, ModelError, RecipeError, Run
 from prune_core.folders.compacting import compact_folder
 from prune_core.folders.pretrained import load_saved
 from prune_core.masks import MaskSet
-from prune_core.recipe import TaskSection
+from prune_core.recipe import Recipe, TaskSection
 from prune_core.runs.run import evaluate_folder
+from prune_core.runs.verifying import verify_run
 from prune_core.testing.sample_masks import random_masks
 from prune_core.testing.tiny import tiny_model
-from prune_core.verification.verify import verify_run
 
 
 @pytest.fixture
@@ -184,10 +184,10 @@ class TestEvaluateFolder:
     def test_the_figures_are_those_of_the_run(self, family, strategy, finished, inputs):
         folder, manifest = finished(family, strategy)
         task = TaskSection(**{**inputs[family]["task"], "train_file": None})
-        assert evaluate_folder(str(folder / "model"), task, device="cpu") == pytest.approx(
+        assert evaluate_folder(Recipe(model=str(folder / "model"), task=task, device="cpu")) == pytest.approx(
             manifest["metrics"]["pruned"], abs=1e-6
         )
-        assert evaluate_folder(inputs[family]["model"], task, device="cpu") == pytest.approx(
+        assert evaluate_folder(Recipe(model=inputs[family]["model"], task=task, device="cpu")) == pytest.approx(
             manifest["metrics"]["dense"], abs=1e-6
         )
 
@@ -203,9 +203,8 @@ class TestEvaluateFolder:
             guesses = model(**tokens).logits.argmax(-1)
         right = sum(model.config.id2label[int(guess)] == label for guess, (_, label) in zip(guesses, rows, strict=True))
         task = TaskSection(name="text-classification", validation_file=path)
-        assert evaluate_folder(str(folder / "model"), task, device="cpu")["accuracy"] == pytest.approx(
-            right / len(rows)
-        )
+        figures = evaluate_folder(Recipe(model=str(folder / "model"), task=task, device="cpu"))
+        assert figures["accuracy"] == pytest.approx(right / len(rows))
 
     @pytest.mark.parametrize(("labels", "found"), [(2, "2 labels: LABEL_0, LABEL_1"), (7, "LABEL_4, ...")])
     def test_a_head_for_other_labels_has_no_figures(self, labels, found, inputs, write_bert, tmp_path):
@@ -213,17 +212,19 @@ class TestEvaluateFolder:
         with pytest.raises(
             ModelError, match=rf"new has no head trained for the labels .*{found}.*fine-tune it first"
         ) as e:
-            evaluate_folder(new, TaskSection(**inputs["bert"]["task"]), device="cpu")
+            evaluate_folder(Recipe(model=new, task=TaskSection(**inputs["bert"]["task"]), device="cpu"))
         assert "\n" not in str(e.value)
 
     def test_nothing_is_written(self, finished, inputs, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
-        evaluate_folder(str(finished()[0] / "model"), TaskSection(**inputs["bert"]["task"]), device="cpu")
+        task = TaskSection(**inputs["bert"]["task"])
+        evaluate_folder(Recipe(model=str(finished()[0] / "model"), task=task, device="cpu"))
         assert list(tmp_path.iterdir()) == []
 
     def test_no_data(self, finished):
+        recipe = Recipe(model=str(finished()[0] / "model"), task=TaskSection(name="text-classification"), device="cpu")
         with pytest.raises(DataError, match="no data"):
-            evaluate_folder(str(finished()[0] / "model"), TaskSection(name="text-classification"), device="cpu")
+            evaluate_folder(recipe)
 
 
 def test_the_config_of_the_model_names_the_dense_heads(finished):

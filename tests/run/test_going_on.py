@@ -10,9 +10,9 @@ import pytest
 from prune_core.errors import RunError
 from prune_core.runs.resuming import digest
 from prune_core.runs.run import run
+from prune_core.runs.verifying import verify_run
 from prune_core.runs.workspace import Workspace
 from prune_core.training.checkpoints import last
-from prune_core.verification.verify import verify_run
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from prune_core.recipe import Recipe, TaskSection
+from prune_core.recipe import Recipe, TaskSection, TrainingSection
 from prune_core.runs.configuring import validated
 from prune_core.runs.run import evaluate_folder, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 from tests.tasks import writers
 
 ROWS = 12
@@ -71,6 +71,18 @@ def test_it_reports_the_tasks_figure(finished):
     assert losses
 
 
+def test_heads_of_every_attention_count(finished):
+    """Those that look at the encoder too, in the report and in the model card."""
+    _, folder, manifest = finished
+    config = json.loads((folder.parent / "dense" / "config.json").read_text())
+    stacks = 3 if config.get("is_encoder_decoder") else 1
+    dense = stacks * 2 * 2  # two layers of two heads
+    (row,) = [row for row in manifest["summary"] if row["figure"] == "heads"]
+    kept = sum(unit["kept"] for unit in manifest["units"] if not unit["key"].endswith(".ffn"))
+    assert (row["dense"], row["pruned"]) == (str(dense), str(kept))
+    assert f"| heads | {dense} | {kept} |" in (folder / "model" / "README.md").read_text()
+
+
 def test_the_configuration_stays_but_for_the_sizes(finished):
     """A Trainer leaves use_cache off in it."""
     folder = finished[1]
@@ -91,7 +103,8 @@ def test_another_evaluation_gives_the_same_figures(finished):
     """In batches of another size, of the model that was saved."""
     task, folder, manifest = finished
     section = manifest_task(folder)
-    found = evaluate_folder(str(folder / "model"), section, batch_size=3, device="cpu")
+    training = TrainingSection(eval_batch_size=3)
+    found = evaluate_folder(Recipe(model=str(folder / "model"), task=section, training=training, device="cpu"))
     assert found == pytest.approx(manifest["metrics"]["pruned"], rel=1e-4)
     assert found.keys() == manifest["metrics"]["dense"].keys()
     assert task == section.name

@@ -142,6 +142,7 @@ def test_other_weights_or_other_features_are_other_lessons(taught, tmp_path):
     moved = lessons.kept_lessons(teacher, ready.features, tmp_path / "teacher", batch_size=8)
     assert moved.folder != first.folder
     assert not first.folder.exists()
+    (tmp_path / "teacher" / "notes.txt").write_text("of somebody else")
     fewer = lessons.kept_lessons(teacher, ready.features.select(range(20)), tmp_path / "teacher", batch_size=8)
     assert fewer.folder != moved.folder
 

@@ -15,9 +15,9 @@ from prune_core.pruning import Pruning
 from prune_core.recipe import Recipe, TaskSection
 from prune_core.runs.configuring import resolved, validated
 from prune_core.runs.run import check, run
+from prune_core.runs.verifying import verify_run
 from prune_core.runs.workspace import absolute
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verification.verify import verify_run
 from prune_structured.strategy import Structured
 
 QUICK = {"max_steps": 2, "save_steps": 100}
@@ -29,6 +29,7 @@ MISTAKES = {
     "fill of what is sparse": (RecipeError, "fill: block leaves", {"strategy": "block", "fill": {"epochs": 1}}),
     "mistyped teacher": (ModelError, "nothing is there", {"teacher": "./no-such-folder/model"}),
     "teacher of another vocabulary": (RecipeError, "another vocabulary", {"teacher": "{stranger}"}),
+    "no such baseline": (ModelError, "nothing is there", {"measure": {"baseline": "./no-such-folder/model"}}),
     "no such model": (ModelError, "nothing is there", {"model": "./no-such-folder/model"}),
     "no such column": (DataError, "no column", {"columns": {"text": "nothing"}}),
 }

@@ -6,7 +6,7 @@ import pytest
 
 from prune_core.errors import RecipeError
 from prune_core.runs.run import check, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 
 pytest.importorskip("torchao")
 FOR_INT8 = {"bits": 8, "max_steps": 4}

@@ -16,7 +16,7 @@ from prune_core.masks import MaskSet
 from prune_core.measure import folder_size
 from prune_core.recipe import Recipe
 from prune_core.runs.run import check, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 
 FILES = {"recipe.yaml", "manifest.json", "metrics.jsonl", "masks.safetensors", "masked", "checkpoints", "model"}
 FILLS = {"hybrid"}

@@ -17,8 +17,8 @@ from prune_core.folders.compacting import compact_folder
 from prune_core.folders.saving import save_compact
 from prune_core.runs.run import evaluate_folder
 from prune_core.runs.run import run as run_recipe
+from prune_core.runs.verifying import verify_run
 from prune_core.testing.sample_masks import unit_masks
-from prune_core.verification.verify import verify_run
 
 WORDS = ("film", "a", "the", "very", "longer", "good", "bad", "neutral")
 TEXTS = ["a good film", "the very bad film longer", "neutral", "a film the film a film the film"]
@@ -103,11 +103,11 @@ def test_the_embeddings_were_learnt(done):
 
 
 def test_its_figures_are_found_again(done, dense):
-    from prune_core.recipe import TaskSection
+    from prune_core.recipe import Recipe, TaskSection
 
     section = TaskSection(name="sentence-embedding", validation_file=done[0].parent / "validation.csv")
     for model, figures in ((done[0] / "model", "pruned"), (dense, "dense")):
-        found = evaluate_folder(str(model), section, device="cpu")
+        found = evaluate_folder(Recipe(model=str(model), task=section, device="cpu"))
         assert found == pytest.approx(done[1]["metrics"][figures], abs=1e-6)
 
 

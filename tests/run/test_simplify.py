@@ -19,10 +19,10 @@ from prune_core.rewriting.no_norm import NoNorm
 from prune_core.rewriting.simplify import Blended, BlendedNorm, NoNorms, Relu, Simplified
 from prune_core.runs.preparation import prepare
 from prune_core.runs.run import run
+from prune_core.runs.verifying import verify_run
 from prune_core.strategy import Context, Progress
 from prune_core.testing.contract import StrategyContract
 from prune_core.testing.tiny import tiny_inputs, tiny_model
-from prune_core.verification.verify import verify_run
 from prune_structured.config import StructuredConfig
 from prune_structured.strategy import Structured
 

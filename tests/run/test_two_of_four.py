@@ -5,8 +5,8 @@ import pytest
 from prune_core.errors import MaskError
 from prune_core.folders.pretrained import load_saved
 from prune_core.runs.run import check, run
+from prune_core.runs.verifying import verify_run
 from prune_core.sparse.forms import TwoOfFour
-from prune_core.verification.verify import verify_run
 
 
 def test_a_run_ends_in_a_model_of_linears_that_can(recipe, tmp_path):

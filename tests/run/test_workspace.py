@@ -170,11 +170,6 @@ class TestLock:
             pass
         assert not (tmp_path / "run" / ".lock").exists()
 
-    def test_other_processes_of_the_same_run_do_not_ask(self, other, recipe, tmp_path, monkeypatch):
-        monkeypatch.setenv("RANK", "1")
-        with open_workspace(recipe(tmp_path / "run"), resume=False, overwrite=False) as workspace:
-            assert workspace.folder == tmp_path / "run"
-
     def test_a_folder_that_was_made_for_nothing_goes_again(self, tmp_path):
         with held(tmp_path / "a" / "b"):
             assert (tmp_path / "a" / "b").is_dir()

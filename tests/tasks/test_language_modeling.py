@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertConfig, BertLMHeadModel, EvalPrediction
+from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertLMHeadModel, BertModel, EvalPrediction
 
 from prune_core.distillation.lessons import refuse_redrawn
 from prune_core.distillation.teacher import Teacher
@@ -197,6 +197,25 @@ def test_heads(folders, tmp_path):
     assert task.has_trained_head(folders["bert"])
     assert not causal(folders["opt"], tmp_path).has_trained_head(folders["bert"])
     assert causal(folders["opt"], tmp_path).has_trained_head(folders["llama"])
+
+
+def test_a_checkpoint_without_the_head_gets_one(folders, tmp_path):
+    """As those of a bare model, or of the class for pretraining."""
+    for trained in (BertModel, BertForPreTraining):
+        folder = writers.save(tmp_path / trained.__name__, trained(writers.bert().config))
+        task = masked(folder, tmp_path)
+        assert not task.has_trained_head(folder)
+        assert type(task.load_model(folder)) is BertForMaskedLM
+
+
+def test_a_tokenizer_whose_frame_cannot_be_told_is_refused(folders, tmp_path, monkeypatch):
+    def otherwise_in_a_frame(self, text, *, add_special_tokens=True, **others):
+        return {"input_ids": [START, 8, END] if add_special_tokens else [5]}
+
+    task = causal(folders["opt"], tmp_path)
+    monkeypatch.setattr(type(task.processor), "__call__", otherwise_in_a_frame)
+    with pytest.raises(ModelError, match="which tokens stand before and behind a text cannot be told"):
+        task.train()
 
 
 def test_models_that_cannot_are_refused(folders, tmp_path):

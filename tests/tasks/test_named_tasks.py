@@ -56,7 +56,7 @@ def glue(tmp_path, monkeypatch):
 
 
 def evaluated(recipe) -> dict[str, float]:
-    return evaluate_folder(recipe.model, recipe.task, device="cpu")
+    return evaluate_folder(recipe.model_copy(update={"device": "cpu"}))
 
 
 @pytest.mark.parametrize("name", GLUE)

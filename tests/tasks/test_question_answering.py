@@ -20,9 +20,9 @@ from prune_core.errors import DataError, ModelError, RecipeError
 from prune_core.recipe import DistillationSection
 from prune_core.runs.configuring import validated
 from prune_core.runs.run import evaluate_folder, run
+from prune_core.runs.verifying import verify_run
 from prune_core.tasks.config import QuestionAnsweringConfig
 from prune_core.tasks.question_answering import QuestionAnswering
-from prune_core.verification.verify import verify_run
 from tests.tasks.answering import CONTEXT, ROWS, V2, answers_of, predicted, row, sizes, task, write, write_model
 
 
@@ -293,8 +293,7 @@ def test_a_run_from_end_to_end(tmp_path, trained):
     assert {"best_f1", "no_answer_f1", "has_answer_exact_match"} <= manifest["metrics"]["pruned"].keys()
     assert manifest["verification"]["passed"]
     assert verify_run(tmp_path / "run").passed
-    section = validated(recipe(tmp_path, trained, V2)).task
-    found = evaluate_folder(str(tmp_path / "run" / "model"), section, device="cpu")
+    found = evaluate_folder(validated(recipe(tmp_path, trained, V2) | {"model": str(tmp_path / "run" / "model")}))
     assert found == pytest.approx(manifest["metrics"]["pruned"])
 
 

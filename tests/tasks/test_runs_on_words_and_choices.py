@@ -9,7 +9,7 @@ from transformers import AutoModelForMultipleChoice, AutoModelForTokenClassifica
 
 from prune_core.runs.configuring import validated
 from prune_core.runs.run import evaluate_folder, run
-from prune_core.verification.verify import verify_run
+from prune_core.runs.verifying import verify_run
 from tests.tasks.conftest import WORDS
 
 
@@ -53,7 +53,7 @@ def test_a_run(task, tmp_path, tagger, chooser):
     assert manifest["metrics"]["pruned"][metric] > 0.8
     model = tmp_path / "run" / "model"
     assert verify_run(tmp_path / "run").passed
-    figures = evaluate_folder(str(model), validated(recipe).task, device="cpu")
+    figures = evaluate_folder(validated(recipe | {"model": str(model)}))
     assert figures[metric] == pytest.approx(manifest["metrics"]["pruned"][metric], abs=1e-9)
     loaded = auto_class.from_pretrained(model)
     tokens = AutoTokenizer.from_pretrained(model)("the good film", return_tensors="pt")

@@ -11,6 +11,8 @@ import sacrebleu
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import (
+    BartForConditionalGeneration,
+    BartModel,
     EvalPrediction,
     M2M100Config,
     M2M100ForConditionalGeneration,
@@ -250,6 +252,13 @@ def test_a_multilingual_model_writes_the_language_it_is_asked_for(tmp_path, make
         languages = {"source_lang": source, "target_lang": target, name: language}
         with pytest.raises(RecipeError, match=rf"task.{name}: .*language.*the model translates between many"):
             translation(folder, tmp_path, PAIR, columns=columns, **languages)
+
+
+def test_a_checkpoint_of_the_bare_model_gets_a_head(tmp_path):
+    folder = writers.save(tmp_path / "bare", BartModel(writers.bart().config))
+    task = summarization(folder, tmp_path)
+    assert not task.has_trained_head(folder)
+    assert type(task.load_model(folder)) is BartForConditionalGeneration
 
 
 def test_models_that_cannot_write_texts_are_refused(tmp_path, t5):

@@ -27,7 +27,7 @@ Uniform = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="Task, one of `prune plugins`. Example: --task text-classification", rich_help_panel=DATA),
+    typer.Option(help="Task, one of `prune tasks`. Example: --task text-classification", rich_help_panel=DATA),
 ]
 Dataset = Annotated[
     str | None,

@@ -15,7 +15,7 @@ from torch import nn
 
 from prune_core.architectures import Architecture, AttentionLayout, FeedForwardLayout, Stack
 from prune_core.errors import StructureError, listed
-from prune_core.structure import discover, model_type
+from prune_core.structure import HEAD_COUNTS, discover, model_type
 
 Linears = Mapping[str, nn.Linear]
 
@@ -28,7 +28,6 @@ _NAMES = {
 }
 _AFFIXES = ("proj", "projection", "lin", "linear", "layer", "to", "w")
 HEAD_SIZES = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim", "d_head", "d_kv")
-HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _FEWEST = 4
 """Linears of a layer; lists of modules with fewer are heads or projections, which are not pruned."""

@@ -66,10 +66,16 @@ def foreign(
     except passing:
         raise
     except Exception as error:
-        raise kind(f"{what}: {type(error).__name__}: {brief(error)}") from error
+        raise kind(f"{what}: {named(error)}") from error
 
 
-def brief(error: Exception, limit: int = 240) -> str:
+def named(error: BaseException) -> str:
+    """An error on one line as Python shows it, such as "ValueError: its message"."""
+    name, text = type(error).__name__, brief(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+def brief(error: BaseException, limit: int = 240) -> str:
     """The message of an error on one line, cut at `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = f"KeyError: {text}" if isinstance(error, KeyError) else text

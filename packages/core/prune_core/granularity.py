@@ -64,6 +64,10 @@ class Granularity(ABC):
     def columns(self, mask: Tensor, weight: Shape) -> Tensor:
         """`rows` for the input columns. Shape [in]."""
 
+    def lines(self, mask: Tensor, weight: Shape, axis: Axis) -> Tensor:
+        """`rows` or `columns`."""
+        return self.rows(mask, weight) if axis == "rows" else self.columns(mask, weight)
+
     @abstractmethod
     def turned(self) -> "Granularity":
         """The same of a weight that is stored the other way round, [in, out], as a Conv1D's is.

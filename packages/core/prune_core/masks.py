@@ -44,6 +44,10 @@ class Mask:
         """The mask of every weight: bool, of the parameter's shape."""
         return self.granularity.expand(self.values, self.shape)
 
+    def alive(self, axis: Axis) -> Tensor:
+        """Whether any weight of each row, or column, survives: bool, of as many as the parameter has."""
+        return self.granularity.lines(self.values.to(torch.uint8), self.shape, axis).bool()
+
     def density(self) -> float:
         """Fraction of the parameter's entries that survive."""
         return self.expand().float().mean().item()
@@ -158,8 +162,7 @@ class MaskSet(Mapping[str, Mask]):
 
 def bias_mask(granularity: Granularity, values: Tensor, weight: Shape, outputs: Axis = "rows") -> Mask:
     """Mask of the bias beside a weight, whose rows (of a Conv1D: columns) are outputs: an entry goes with its own."""
-    lines = granularity.rows if outputs == "rows" else granularity.columns
-    kept = lines(values.to(torch.uint8), weight).bool()
+    kept = granularity.lines(values.to(torch.uint8), weight, outputs).bool()
     return Mask(Element(), kept, tuple(kept.shape))
 
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from prune_core import hookspecs
 from prune_core.architectures import Architecture
-from prune_core.errors import PluginError, nearest
+from prune_core.errors import PluginError, named, nearest
 from prune_core.hookspecs import GROUP, CompactorSpec, StrategySpec, TaskSpec
 from prune_core.recipe import explain
 
@@ -104,10 +104,6 @@ class Plugins:
         assert not isinstance(spec, Architecture)
         return import_target(spec.target)
 
-    def architectures(self) -> list[Architecture]:
-        """Every family that is described."""
-        return [offer.spec for offer in self.offers if isinstance(offer.spec, Architecture)]
-
     def families(self, model_type: str | None, owner: str | None = None) -> tuple[list[Architecture], str | None]:
         """Families that cover a type of model, and the one distribution that they are of: `owner`, if it has any.
 
@@ -157,7 +153,7 @@ def import_target(target: str) -> Any:
         with redirect_stdout(sys.stderr):  # what a module prints is no answer to what was asked
             return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # a plugin's module may raise anything while it is imported
-        raise PluginError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{target} cannot be imported: {named(error)}") from error
 
 
 def _entry_points() -> Iterator[tuple[str, str, EntryPoint]]:
@@ -182,14 +178,14 @@ def _load(entry: EntryPoint, distribution: str, version: str, offers: list[Offer
         manager.check_pending()
         _refuse_near_misses(plugin)
     except (Exception, SystemExit) as error:  # whatever a plugin raises must not reach the others
-        failures.append(NotLoaded(distribution, entry.name, stage, f"{type(error).__name__}: {error}"))
+        failures.append(NotLoaded(distribution, entry.name, stage, named(error)))
         return
     for kind, expected in KINDS.items():
         try:
             specs = [spec for answer in getattr(manager.hook, f"prune_{kind}")() for spec in answer]
             _check(specs, expected)
         except (Exception, SystemExit) as error:  # one raising hook must not discard the other hooks' answers
-            failures.append(NotLoaded(distribution, entry.name, f"prune_{kind}", f"{type(error).__name__}: {error}"))
+            failures.append(NotLoaded(distribution, entry.name, f"prune_{kind}", named(error)))
         else:
             offers.extend(Offer(kind, spec, distribution, version) for spec in specs)
 

@@ -55,6 +55,11 @@ class Pruning:
             raise RecipeError(
                 f"total_steps: the number of optimizer steps, 1 or more, was expected, found {total_steps!r}"
             )
+        if options and not isinstance(strategy, str):
+            raise RecipeError(
+                f"{', '.join(options)}: fields of a strategy that is given by its name, found a "
+                f"{type(strategy).__name__}: set them in its configuration"
+            )
         self.model = model
         self._finished = False
         self._strategy = make_strategy(strategy, options) if isinstance(strategy, str) else strategy

@@ -198,7 +198,7 @@ class MeasureSection(Fields):
     length: int = Field(128, ge=1, description="Tokens an example (text models).")
     rounds: int = Field(20, ge=3, description="Interleaved rounds that count.")
     dtype: DType = Field("float32", description="Arithmetic of both; tf32 is float32 with matrix products in TF32.")
-    baseline: str | None = Field(None, description="Model to compare with; by default the one that is pruned.")
+    baseline: NameOrPath | None = Field(None, description="Model to compare with; by default the one that is pruned.")
 
 
 class PluginsSection(Fields):

@@ -172,6 +172,15 @@ class FeedForward:
 Unit = Attention | FeedForward
 
 
+HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
+"""Attributes that attention modules hold their number of heads in."""
+
+
+def is_feed_forward(key: str) -> bool:
+    """Whether a unit's key is that of a feed-forward part; all others are of attention, whatever a family calls it."""
+    return key.endswith(".ffn")
+
+
 @dataclass(frozen=True)
 class ModelStructure:
     """The prunable units of a model. Keys such as "layer.3.attention" are stable across heads and prefixes.

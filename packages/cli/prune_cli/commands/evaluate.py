@@ -15,7 +15,7 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="Task, one of `prune plugins`. Example: --task text-classification", rich_help_panel=options.DATA
+            help="Task, one of `prune tasks`. Example: --task text-classification", rich_help_panel=options.DATA
         ),
     ],
     dataset: options.Dataset = None,
@@ -41,7 +41,7 @@ def evaluate(
 
     from prune_core.runs.run import evaluate_folder
 
-    figures = evaluate_folder(model, recipe.task, recipe.training.eval_batch_size, recipe.device)
+    figures = evaluate_folder(recipe.model_copy(update={"model": model}))
     if json:
         render.print_json(figures)
     else:

@@ -67,7 +67,7 @@ def export(
 
     from prune_core.exporting import Wanted, export_folder
 
-    facts = export_folder(model, output, Wanted(format, int8, baseline, section, recipe.measure))
+    facts = export_folder(model, output, Wanted(format, int8, baseline, section, recipe.measure, recipe.plugins))
     if json:
         render.print_json(facts)
     else:

@@ -24,7 +24,7 @@ def verify(
 
     from prune_cli import render
     from prune_core.errors import VerificationError
-    from prune_core.verification.verify import verify_run
+    from prune_core.runs.verifying import verify_run
 
     found = verify_run(run)
     if json:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Grid
 from prune_core.embeddings.trimming import texts_by_column
-from prune_core.errors import DataError
+from prune_core.errors import DataError, PluginError, RecipeError
 from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure import Bench, Row, bench, folder_size
 from prune_core.runs.configuring import validated
@@ -78,7 +78,10 @@ def _in_file(path: Path, model: str) -> list[int]:
 
 
 def _in_task(name: str, model: str) -> list[int]:
-    features = make_job(validated({"model": model, "task": name}, "lengths_of")).task.validation()
+    try:
+        features = make_job(validated({"model": model, "task": name}, "lengths_of")).task.validation()
+    except PluginError as error:
+        raise RecipeError(f"lengths_of: no file is at {name}, and as a task: {error}") from error
     if "input_ids" not in features.column_names:
         raise DataError(
             f"lengths_of: the features of {name} have no input_ids, only {', '.join(features.column_names)}"

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from prune_core.bench.grid import Grid, Setting
 from prune_core.compaction.resize import resize
-from prune_core.errors import DataError, RecipeError
+from prune_core.errors import DataError, RecipeError, foreign
 from prune_core.fields import Fields
 from prune_core.folders.loading import structure_of
 from prune_core.measure import Bench, Failure, Ratio, Row, Timing, paired_ratio
@@ -151,7 +151,8 @@ def bench_networks(path: Path, grid: Grid, device: str = "auto") -> Bench[Networ
         names = ", ".join(one.row for one in group)
         failed += [replace(one, error=f"{names}: {one.error}") for one in found.failed]
     if first is not None and not rows:
-        raise first
+        with foreign(RecipeError, "no setting can be measured; the first"):
+            raise first
     return Bench(tuple(rows), grid, found.machine, tuple(failed))
 
 

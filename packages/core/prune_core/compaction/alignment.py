@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from prune_core.arithmetic import arithmetic, computed_in
 from prune_core.compaction.cutting import narrow
 from prune_core.compaction.decide import needed
 from prune_core.compaction.resize import lines
@@ -24,7 +25,6 @@ from prune_core.errors import RunError
 from prune_core.files import write_text
 from prune_core.linears import inputs, linear, outputs
 from prune_core.measure import Ratio, dummy_inputs, fitting, paired_ratio, pick_device, placed, time_calls
-from prune_core.measure.calls import arithmetic, computed_in
 from prune_core.measure.forwards import inputs_inside
 from prune_core.structure import FeedForward, ModelStructure, Role
 

@@ -76,8 +76,7 @@ def _alive(unit: Unit, role: Role, masks: MaskSet) -> Tensor:
     mask, whole = masks.get(f"{name}.weight"), unit.slice_of(name)
     if mask is None:
         return torch.ones(unit.count, dtype=torch.bool)
-    lines = mask.granularity.rows if whole.axis == "rows" else mask.granularity.columns
-    return whole.gather(lines(mask.values.to(torch.uint8), mask.shape).bool())[:, part].any(dim=1)
+    return whole.gather(mask.alive(whole.axis))[:, part].any(dim=1)
 
 
 def _columns(model: nn.Module, unit: Unit, name: str, masks: MaskSet) -> Tensor:

@@ -161,8 +161,7 @@ def _whole(mask: Mask, index: Tensor, axis: Axis) -> bool:
     """Whether a mask of whole rows or columns keeps all of these lines: nothing is left to expand."""
     if getattr(mask.granularity, "axis", None) != axis:
         return False
-    alive = mask.granularity.rows if axis == "rows" else mask.granularity.columns
-    return bool(alive(mask.values.to(torch.uint8), mask.shape)[index].all())
+    return bool(mask.alive(axis)[index].all())
 
 
 def weights_of(model: nn.Module, unit: Unit) -> int:

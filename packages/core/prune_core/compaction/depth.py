@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from prune_core.compaction.layers import Layer, Shortening, by_list, layers_of, 
 from prune_core.errors import ModelError
 from prune_core.linears import linear, outputs
 from prune_core.measure import dummy_inputs, fitted, placed
+from prune_core.measure.forwards import evaluating
 from prune_core.structure import ModelStructure
 
 if TYPE_CHECKING:
@@ -51,17 +53,11 @@ def _handing_on(model: PreTrainedModel, layers: Sequence[Layer]) -> list[Layer]:
     except ModelError:
         return []
     seen: set[str] = set()
-    handles = [
-        model.get_submodule(layer.path).register_forward_hook(_watch(layer, model, seen), with_kwargs=True)
-        for layer in layers
-    ]
-    try:
-        training = model.training
-        model.eval()(**placed(inputs, model))
-        model.train(training)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for layer in layers:
+            watch = _watch(layer, model, seen)
+            hooks.enter_context(model.get_submodule(layer.path).register_forward_hook(watch, with_kwargs=True))
+        model(**placed(inputs, model))
     return [layer for layer in layers if layer.path in seen]
 
 

@@ -14,11 +14,10 @@ from prune_core.compaction.cutting import narrow
 from prune_core.compaction.stubs import BiasOnly, NoAttention, Unused
 from prune_core.granularity import Axis
 from prune_core.linears import inside, linear, outputs
-from prune_core.structure import Attention, FeedForward, Unit
+from prune_core.structure import HEAD_COUNTS, Attention, FeedForward, Unit
 
-COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 WIDTHS = ("all_head_size", "inner_dim", "split_size")
-"""Attributes that families read their head count and total head width from: each one that exists is set."""
+"""Attributes that families read the total width of all heads from: as of their number, each one that exists is set."""
 
 
 def resize(model: nn.Module, unit: Unit, kept: Sequence[int]) -> None:
@@ -53,7 +52,7 @@ def _resize_attention(model: nn.Module, unit: Attention, kept: Sequence[int]) ->
     _narrow(model, unit, kept)
     core = inside(model, unit.core)
     queries = len(kept) * unit.queries_per_key
-    values = dict.fromkeys(COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
+    values = dict.fromkeys(HEAD_COUNTS, queries) | dict.fromkeys(WIDTHS, queries * unit.head_size)
     for name, value in (values | {"num_key_value_heads": len(kept)}).items():
         if hasattr(core, name):
             setattr(core, name, value)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from prune_core.distillation.teacher import Lesson, Teacher
 from prune_core.errors import RecipeError, RunError
-from prune_core.files import remove_drafts, replacing
-from prune_core.runs.progress import steps_shown
+from prune_core.files import remove, remove_drafts, replacing
 from prune_core.training import is_text, lengths_of
+from prune_core.training.progress import steps_shown
 from prune_core.transfer import outgoing, sent
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _forget_others(folder: Path) -> None:
     """Remove lessons of another teacher or on other features, and what a kill left of a file."""
     for other in folder.parent.iterdir():
         if other != folder:
-            shutil.rmtree(other)
+            remove(other)
     remove_drafts(folder)
 
 

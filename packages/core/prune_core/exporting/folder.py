@@ -27,7 +27,7 @@ from prune_core.files import refuse_occupied, replacing
 from prune_core.folders.pretrained import load_saved
 from prune_core.folders.processors import find_processor
 from prune_core.measure import fitting
-from prune_core.recipe import MeasureSection, Recipe, TaskSection
+from prune_core.recipe import MeasureSection, PluginsSection, Recipe, TaskSection
 from prune_core.runs.preparation import trained_job
 
 FACTS = "export.json"
@@ -39,13 +39,16 @@ _NO_FIGURES = "the task's figures need generation with a cache, which the export
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to export to, how to round, what to compare the speed with, and the data of a task, if any."""
+    """What to export to, how to round, what to compare the speed with, the data of a task, if any, and the plugins that
+    may offer it.
+    """
 
     format: str
     int8: Int8 | None = None
     baseline: str | None = None
     task: TaskSection | None = None
     measure: MeasureSection = field(default_factory=MeasureSection)
+    plugins: PluginsSection = field(default_factory=PluginsSection)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def export_folder(model: str, output: Path, wanted: Wanted) -> dict[str, Any]:
     refuse_int8(wanted.format, wanted.int8, wanted.task is not None)
     job = None
     if wanted.task is not None:
-        job = trained_job(Recipe.parse({"model": model, "task": wanted.task.model_dump()}), "cpu")
+        job = trained_job(Recipe(model=model, task=wanted.task, plugins=wanted.plugins), "cpu")
     loaded = (job.task.load_model(model) if job else load_saved(model)).eval()
     dense = None if wanted.baseline is None else _baseline(wanted.baseline)
     processor = job.task.processor if job else find_processor(model)

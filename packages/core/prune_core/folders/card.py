@@ -23,6 +23,7 @@ from prune_core.folders.portable import MODULE
 from prune_core.folders.pretrained import auto_classes
 from prune_core.folders.sentence_transformers import sentence_folder
 from prune_core.measure.memory import folder_size
+from prune_core.structure import is_feed_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -231,8 +232,8 @@ def _counts(compaction: Compaction, folder: Path, source: str | Path | None) -> 
     rows = [("density", "1", f"{compaction.density:.3f}")]
     for key, one in origins(compaction.model.config).items():
         rows.append((f"{key.removesuffix('layer.')}layers", str(one[-1]), str(len(one) - 1)))
-    for title, kind in (("heads", ".attention"), ("neurons", ".ffn")):
-        units = [unit for unit in compaction.units if unit.key.endswith(kind)]
+    for title, neurons in (("heads", False), ("neurons", True)):
+        units = [unit for unit in compaction.units if is_feed_forward(unit.key) == neurons]
         rows.append((title, str(sum(unit.total for unit in units)), str(sum(len(unit.kept) for unit in units))))
     return [*rows, ("bytes on disk", _bytes(source), _bytes(folder))]
 

@@ -235,18 +235,23 @@ def record(
             "embedding_bits": getattr(before, "embedding_bits", None),
         }
         model.config.quantization_config = PruneConfig(known, sparse, architecture=layout, **others)
+        recorded = partial(PruneConfig, sparse=sparse, **others)
         for stack in structure.stacks:
-            _record_part(model, stack, known, partial(PruneConfig, sparse=sparse, **others))
+            _record_part(model, stack, known, recorded, structure.owner)
 
 
 def _record_part(
-    model: PreTrainedModel, stack: Stack, units: dict[str, Any], recorded: Callable[[dict[str, Any]], PruneConfig]
+    model: PreTrainedModel,
+    stack: Stack,
+    units: dict[str, Any],
+    recorded: Callable[[dict[str, Any]], PruneConfig],
+    owner: str | None,
 ) -> None:
     """A stack with a configuration of its own may be loaded by itself: as a model of the family of that one."""
     part = stack.sizes.heads.rpartition(".")[0] if stack.sizes else ""
     own = {key.removeprefix(stack.prefix): entry for key, entry in units.items() if key.startswith(stack.prefix)}
     config = getattr(model.config, part) if part and own else None
-    families = load_plugins().families(config.model_type)[0] if config is not None else []
+    families = load_plugins().families(config.model_type, owner)[0] if config is not None else []
     if config is not None and families:
         prefix = families[0].stacks[0].prefix
         config.quantization_config = recorded({f"{prefix}{key}": entry for key, entry in own.items()})

@@ -22,10 +22,15 @@ def topk(scores: Tensor, density: float) -> Tensor:
     if not 0 < count < scores.numel():
         return torch.full_like(scores, float(count > 0))
     flat = scores.flatten()
-    lowest = flat.kthvalue(flat.numel() - count + 1).values
+    lowest = smallest(flat, flat.numel() - count + 1)
     above, equal = flat > lowest, flat == lowest
     kept = above | (equal & (equal.cumsum(0) <= count - above.sum()))
     return kept.view_as(scores).to(scores.dtype)
+
+
+def smallest(values: Tensor, k: int) -> Tensor:
+    """The k-th smallest of a list. A GPU selects by one block of threads, and sorts by all (pytorch #75599)."""
+    return values.sort().values[k - 1] if values.is_cuda else values.kthvalue(k).values
 
 
 def above(scores: Tensor, cut: Tensor, out: Tensor | None = None) -> Tensor:

@@ -74,7 +74,6 @@ def _kept(masks: MaskSet, unit: Attention) -> dict[str, Tensor]:
     for module, part in unit.deciding() if unit.heads else ():
         mask, whole = masks.get(f"{module}.weight"), unit.slice_of(module)
         if mask is not None:
-            alive = mask.granularity.rows if whole.axis == "rows" else mask.granularity.columns
-            kept &= whole.gather(alive(mask.values.to(torch.uint8), mask.shape))[:, part].bool().any(dim=1)
+            kept &= whole.gather(mask.alive(whole.axis))[:, part].any(dim=1)
     shapes = {name: masks[f"{name}.weight"].shape for name in unit.linears() if f"{name}.weight" in masks}
     return {name: unit.slice_of(name).expand(kept, shape) for name, shape in shapes.items()}

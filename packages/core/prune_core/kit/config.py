@@ -1,10 +1,10 @@
 """The fields that every masking strategy shares. No torch here: configurations are read to list plugins."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from prune_core.fields import FilePath
 from prune_core.strategy import StrategyConfig
 
 DEFAULT_DENSITY = 0.35
@@ -52,10 +52,10 @@ class MaskingConfig(StrategyConfig):
         0.02, gt=0, description="Learning rate of the pressure's multipliers, with a target density."
     )
     mask_biases: bool = Field(True, description="A bias entry goes where its whole row is gone.")
-    rewind: Path | None = Field(
+    rewind: FilePath | None = Field(
         None, description="Folder or masks of an earlier run: the heads that it kept may not be pruned."
     )
-    within: Path | None = Field(
+    within: FilePath | None = Field(
         None,
         description="Folder or masks of an earlier run, of the same strategy or a coarser one: what it pruned stays "
         "pruned, and the density starts there.",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_core.granularity import Head, Neuron, Shape
+from prune_core.kit.binarizers import smallest
 from prune_core.kit.scores import ScoreGroup, Target
 from prune_core.linears import linear
 from prune_core.structure import WHOLE, Place, Unit
@@ -70,8 +71,8 @@ class Slice:
 
     def life(self, ranking: Ranking) -> Tensor:
         """Highest threshold at which a weight of each physical unit's slice survives."""
-        lines = self.target.granularity.rows if self.whole.axis == "rows" else self.target.granularity.columns
-        return self.whole.gather(lines(self.scores(ranking), self.shape))[:, self.part].amax(dim=1)
+        lines = self.target.granularity.lines(self.scores(ranking), self.shape, self.whole.axis)
+        return self.whole.gather(lines)[:, self.part].amax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -163,4 +164,4 @@ def _kth(lives: Sequence[Tensor], count: float, exact: bool) -> Tensor:
     stride = 1 if exact else max(total // SAMPLE, 1)
     life = torch.cat([one[::stride] for one in lives])
     count *= life.numel() / total
-    return life.kthvalue(max(life.numel() - int(count + 1e-6), 1)).values
+    return smallest(life, max(life.numel() - int(count + 1e-6), 1))

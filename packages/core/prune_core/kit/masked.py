@@ -100,8 +100,7 @@ def _masked(layer: MaskedLinear | MaskedConv1D) -> tuple[Tensor, Tensor | None]:
         return weight, bias
     mask, outputs = masking.target.orient(mask).to(weight.dtype), None
     if empties and masking.bias:
-        rows = granularity.rows if output_axis(layer) == "rows" else granularity.columns
-        outputs = rows(mask, tuple(weight.shape)).sign()
+        outputs = granularity.lines(mask, tuple(weight.shape), output_axis(layer)).sign()
     laid = _Laid(masking.target, mask, outputs)
     product, masked_bias = _Product.apply(weight, bias, learner, laid)  # type: ignore[no-untyped-call]
     return product, bias if masked_bias is None else masked_bias

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from prune_core.kit.config import MaskingConfig
 from prune_core.kit.cut import OwnUnits, Ranking, Slice, Units, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.gates import draw
 from prune_core.kit.masked import Masking, attach, check_own, detach, empties_outputs, plain_linear
-from prune_core.kit.pools import Pool, nothing_removed, parted
+from prune_core.kit.pools import REST, Pool, nothing_removed, parted
 from prune_core.kit.ranking import in_multiples, shares, with_their_unit
 from prune_core.kit.schedules import Schedule
 from prune_core.kit.scores import PRIOR, TIES, GroupPlan, ScoreGroup, initial_scores
@@ -137,7 +136,8 @@ class MaskingStrategy(Strategy):
     def target(self) -> float | None:
         if self.config.target is None:
             return None
-        share = sum(pool.density * pool.total for pool in self._pools) / sum(pool.total for pool in self._pools)
+        kept = self._untouched + sum(pool.density * pool.total for pool in self._pools)
+        share = kept / (self._untouched + sum(pool.total for pool in self._pools))
         return round(share, 12)  # 0.48 again, not 0.4799999999999999
 
     def settled(self, progress: Progress) -> bool:
@@ -234,20 +234,20 @@ class MaskingStrategy(Strategy):
 
     def _bound(self, groups: Sequence[ScoreGroup]) -> None:
         """Lay what earlier runs decided on the groups, as bounds."""
-        heads = partial(kept_heads, structure=self._structure)
-        for field, read in (("rewind", heads), ("within", open_weights)):
-            if (path := getattr(self.config, field)) is None:
-                continue
-            weights = read(earlier_masks(path, field, self._model))
+        rewind, within = self.config.rewind, self.config.within
+        if rewind is not None:
+            weights = kept_heads(earlier_masks(rewind, "rewind", self._model), self._structure)
             for group in groups:
-                if field == "rewind":
-                    group.held = touching(group.plan, weights, tuple(group.scores.shape))
-                else:
-                    group.gone = pruned_before(group.plan, weights, tuple(group.scores.shape))
+                group.held = touching(group.plan, weights, tuple(group.scores.shape))
+        if within is not None:
+            weights = open_weights(earlier_masks(within, "within", self._model))
+            for group in groups:
+                group.gone = pruned_before(group.plan, weights, tuple(group.scores.shape))
 
     def _make_pools(self, groups: Sequence[ScoreGroup]) -> list[Pool]:
         """The parts with a density of their own and the rest; StructureError where masks can remove nothing of one."""
         self._deciding: dict[str, Slice] = {}
+        self._untouched = 0
         parts, rest = self.config.part_densities, 1.0 if self.config.target is None else self.config.target
         pools = []
         for glob, members in parted(self._structure, parts).items():
@@ -257,9 +257,12 @@ class MaskingStrategy(Strategy):
             owners = tuple(units for units in sliced if units is not None)
             self._deciding |= {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
             units: tuple[Units, ...] = tuple(OwnUnits(group) for group in own) if self.sparse else owners
-            if not units:
-                raise StructureError(nothing_removed(glob))
             total = sum(linear(self._model, name).weight.numel() for name in inside)
+            if glob == REST and not own and self.config.density is None:
+                self._untouched = total  # the rest is excluded, and nothing was asked of it
+                continue
+            if not units and (own or glob != REST):
+                raise StructureError(nothing_removed(glob))
             pools.append(Pool(glob, parts.get(glob, rest), total, members, own, units))
             if self.config.target is not None:
                 pools[-1].check_start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from prune_core.measure.kinds import ACTIVATION, ATTENTION, BETWEEN, EMBEDDING, LINEAR, NORM, OTHER, OTHER_LINEAR
+
 if TYPE_CHECKING:
     from prune_core.measure.explain import Explanation
 
@@ -32,7 +34,7 @@ def _bounds(found: Explanation) -> Iterator[tuple[float, str]]:
 
 def _launches(found: Explanation) -> Iterator[tuple[float, str]]:
     own, on_cuda = found.model, found.comparison.machine.device != "cpu"
-    share, each = own.share("between operations"), own.seconds / max(own.operations, 1)
+    share, each = own.share(BETWEEN), own.seconds / max(own.operations, 1)
     if share < _MUCH and (on_cuda or each > _SHORT):
         return
     means = "CUDA graphs (prune bench --runtimes cuda-graphs), torch.compile" if on_cuda else "torch.compile, an export"
@@ -46,7 +48,7 @@ def _launches(found: Explanation) -> Iterator[tuple[float, str]]:
 
 
 def _attention(found: Explanation) -> Iterator[tuple[float, str]]:
-    share, length = found.model.share("attention core"), found.comparison.settings["length"]
+    share, length = found.model.share(ATTENTION), found.comparison.settings["length"]
     if share >= _MUCH:
         yield (
             share,
@@ -56,27 +58,27 @@ def _attention(found: Explanation) -> Iterator[tuple[float, str]]:
 
 
 _ADVICE = {
-    "norm": "simplify.no_norm turns norms into affine layers while a model is fine-pruned",
-    "activation": "fewer neurons, or simplify.relu for a cheaper one",
-    "embedding": "pruning leaves them as they are: a smaller hidden size helps, or longer work for each text",
-    "other linear": "heads and projections on a vocabulary are not pruned: prune trim makes a vocabulary smaller",
-    "other operations": "sums, copies and masks, which torch.compile fuses",
+    NORM: "simplify.no_norm turns norms into affine layers while a model is fine-pruned",
+    ACTIVATION: "fewer neurons, or simplify.relu for a cheaper one",
+    EMBEDDING: "pruning leaves them as they are: a smaller hidden size helps, or longer work for each text",
+    OTHER_LINEAR: "heads and projections on a vocabulary are not pruned: prune trim makes a vocabulary smaller",
+    OTHER: "sums, copies and masks, which torch.compile fuses",
 }
 
 
 def _untouched(found: Explanation) -> Iterator[tuple[float, str]]:
     for kind, means in _ADVICE.items():
         share = found.model.share(kind)
-        if share >= _MUCH or (kind == "norm" and share >= _SOME):
+        if share >= _MUCH or (kind == NORM and share >= _SOME):
             yield share, f"{kind}: {share:.0%} of the time: {means}"
 
 
 def _behind(found: Explanation) -> Iterator[tuple[float, str]]:
     """Linears that are not as much faster as they are smaller."""
-    share, now = found.model.share("linear"), found.model.kinds["linear"]
+    share, now = found.model.share(LINEAR), found.model.kinds[LINEAR]
     if found.weight_ratio is None or found.weight_ratio <= 1 or share < _MUCH or not now:
         return
-    faster = found.baseline.kinds["linear"] / now
+    faster = found.baseline.kinds[LINEAR] / now
     if faster >= _BEHIND * found.weight_ratio:
         return
     fact = f"linears are {found.weight_ratio:.1f}x smaller and {faster:.1f}x faster"

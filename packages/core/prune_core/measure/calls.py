@@ -10,10 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Attention, Setting
-from prune_core.errors import RecipeError
+from prune_core.errors import RecipeError, brief
 from prune_core.measure.runtimes import Runs
 from prune_core.measure.timing import Prepared
-from prune_core.recipe import DType
 
 Batch = Mapping[str, Tensor]
 
@@ -46,25 +45,6 @@ def inferring(call: Prepared) -> Prepared:
     return Prepared(mode()(call.prepare), mode()(call.run), call.period)
 
 
-def computed_in(dtype: DType) -> torch.dtype:
-    """What tensors are of for this arithmetic."""
-    found: torch.dtype = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-    return found
-
-
-@contextmanager
-def arithmetic(dtype: DType) -> Iterator[None]:
-    """Matrix products of float32 in TF32 for tf32, and in float32, not in less, for everything else."""
-    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
-
-
 @contextmanager
 def attending(models: Sequence[PreTrainedModel], attention: Attention | None) -> Iterator[None]:
     """All models with this implementation of attention for a while; None leaves each its own. RecipeError for a model
@@ -86,7 +66,7 @@ def _attend(model: PreTrainedModel, attention: Attention) -> None:
     try:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
-        raise RecipeError(f"attention: {type(model).__name__} has no {attention}: {error}") from error
+        raise RecipeError(f"attention: {type(model).__name__} has no {attention}: {brief(error)}") from error
     if (found := model.config._attn_implementation) != attention:
         raise RecipeError(
             f"attention: {type(model).__name__} has no {attention}, only {found}; leave --attention out or give {found}"

@@ -22,16 +22,28 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from prune_core.arithmetic import arithmetic
 from prune_core.errors import StructureError
 from prune_core.folders.loading import structure_of
 from prune_core.folders.pretrained import load_saved
 from prune_core.measure.advice import advise
-from prune_core.measure.calls import arithmetic
 from prune_core.measure.comparison import Comparison, compare, fitting
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.grids import Side, settled
 from prune_core.measure.host import pick_device
 from prune_core.measure.inputs import dummy_inputs, placed
+from prune_core.measure.kinds import (
+    ACTIVATION,
+    ATTENTION,
+    BETWEEN,
+    EMBEDDING,
+    KINDS,
+    LINEAR,
+    NORM,
+    OTHER,
+    OTHER_LINEAR,
+    PRUNED,
+)
 from prune_core.measure.timing import time_once
 from prune_core.recipe import MeasureSection
 
@@ -39,14 +51,6 @@ if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEvent
 
     from prune_core.structure import ModelStructure
-
-LINEAR, OTHER_LINEAR, ATTENTION = "linear", "other linear", "attention core"
-NORM, ACTIVATION, EMBEDDING = "norm", "activation", "embedding"
-OTHER, BETWEEN = "other operations", "between operations"
-KINDS = (LINEAR, OTHER_LINEAR, ATTENTION, NORM, ACTIVATION, EMBEDDING, OTHER, BETWEEN)
-"""linear: those that pruning makes smaller; other linear: heads, projections on a vocabulary, convolutions."""
-PRUNED = (LINEAR, ATTENTION, ACTIVATION)
-"""Kinds whose work grows with heads and neurons."""
 
 _MARK = "prune: "
 _PASSES = 7

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prune_core.arithmetic import arithmetic, computed_in
 from prune_core.bench.grid import EXPORTED, TRACED, Attention, Grid, Runtime, Setting
-from prune_core.errors import RecipeError, brief
-from prune_core.measure.calls import arithmetic, attending, check_generates, computed_in, inferring, make_call
+from prune_core.errors import RecipeError, brief, foreign
+from prune_core.measure.calls import attending, check_generates, inferring, make_call
 from prune_core.measure.flops import flops_of
 from prune_core.measure.forwards import evaluating
 from prune_core.measure.host import Machine, computing_with, machine, pick_device
@@ -123,7 +124,8 @@ def bench(
     """
     found, first = attempt(models, grid, device, lengths)
     if first is not None and not found.rows:
-        raise first
+        with foreign(RecipeError, "no setting can be measured; the first"):
+            raise first
     return found
 
 

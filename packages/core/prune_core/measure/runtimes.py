@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Runtime
-from prune_core.errors import RecipeError
+from prune_core.errors import RecipeError, brief
 from prune_core.plugins import import_target
 
 Batches = Sequence[Mapping[str, Tensor]]
@@ -86,7 +86,7 @@ def compiled(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterator
         with torch._dynamo.config.patch(**limits):
             yield torch.compile(model)
     except torch._dynamo.exc.TorchDynamoException as error:
-        raise RecipeError(f"compile: torch.compile failed: {str(error).strip().splitlines()[0]}") from error
+        raise RecipeError(f"compile: torch.compile failed: {brief(error)}") from error
     finally:
         torch.compiler.reset()
 
@@ -97,6 +97,7 @@ def cuda_graph(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterat
     where it cannot be captured.
     """
     (batch, *_) = batches
+    stream = torch.cuda.current_stream()
     try:
         with torch.inference_mode():
             beside = torch.cuda.Stream()
@@ -107,8 +108,13 @@ def cuda_graph(model: PreTrainedModel, batches: Batches, folder: Path) -> Iterat
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                model(**batch)
+                outputs = model(**batch)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise RecipeError(f"cuda-graphs: {type(model).__name__} cannot be captured: {first}") from error
-    yield lambda **_: graph.replay()
+        torch.cuda.set_stream(stream)  # a capture that fails leaves its own
+        raise RecipeError(f"cuda-graphs: {type(model).__name__} cannot be captured: {brief(error)}") from error
+
+    def replay(**_: Any) -> Any:
+        graph.replay()
+        return outputs
+
+    yield replay

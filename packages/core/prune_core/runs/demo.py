@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from prune_core.files import replacing
-from prune_core.runs.progress import progress_bar
 from prune_core.tasks.config import ImageClassificationConfig
 from prune_core.tasks.image_classification import ImageClassification
 from prune_core.training import on_one_gpu
+from prune_core.training.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -95,8 +95,9 @@ def _dense(manifest: dict[str, Any]) -> dict[str, str]:
 
 def _row(manifest: dict[str, Any]) -> dict[str, str]:
     metric, density, speedup = manifest["metric"], manifest["density"], manifest["speedup"]
+    asked = "" if density["asked"] is None else f" (asked {density['asked']:g})"
     return {
-        "density": f"{density['reached']:.3f} (asked {density['asked']:g})",
+        "density": f"{density['reached']:.3f}{asked}",
         metric["name"]: f"{metric['pruned']:.4f}",
         "parameters": f"{speedup['model']['parameters']:,}",
         "speed-up": str(Ratio.from_dict(speedup)),

@@ -21,6 +21,7 @@ def absolute(recipe: Recipe) -> Recipe:
         task["further_validation"] = {name: str(absolute_path(Path(file))) for name, file in further.items()}
     changes: dict[str, Any] = {name: _absolute(getattr(recipe, name)) for name in ("model", "teacher")}
     earlier = {name: str(absolute_path(path)) for name, path in _earlier(recipe).items()}
+    changes["measure"] = recipe.measure.model_copy(update={"baseline": _absolute(recipe.measure.baseline)})
     changes |= {"task": recipe.task.model_copy(update=task), "strategy": recipe.strategy.model_copy(update=earlier)}
     return recipe.model_copy(update=changes)
 
@@ -33,7 +34,8 @@ def absolute_path(path: Path) -> Path:
 def sources(recipe: Recipe) -> list[Path]:
     """Every path that a recipe may read from; a name of the hub is among them as a path where nothing is."""
     task = recipe.task
-    named = [recipe.model, recipe.teacher, task.dataset, task.train_file, task.validation_file]
+    models = [recipe.model, recipe.teacher, recipe.measure.baseline]
+    named = [*models, task.dataset, task.train_file, task.validation_file]
     return [Path(path) for path in [*named, *task.further_validation.values(), *_earlier(recipe).values()] if path]
 
 
@@ -47,7 +49,7 @@ def moved_along(tree: Any, folder: Path) -> Any:
         return tree
     before = Path(tree["output"])
     here: dict[str, Any] = {name: _moved(tree[name], before, folder) for name in ("model", "teacher") if name in tree}
-    for name in ("task", "strategy"):
+    for name in ("task", "strategy", "measure"):
         if isinstance(tree.get(name), dict):
             here[name] = {field: _moved(value, before, folder) for field, value in tree[name].items()}
     return {**tree, **here}

@@ -34,6 +34,7 @@ from prune_core.logs import at_level
 from prune_core.measure import pick_device
 from prune_core.plugins import Plugins, import_target
 from prune_core.recipe import FillSection, QuantizeSection, Recipe, TrainingSection
+from prune_core.rewriting import depth
 from prune_core.rewriting.quantization import need_linears, need_torchao
 from prune_core.rewriting.simplify import NoNorms, Relu, Simplified
 from prune_core.runs.configuring import plugins_of, strategy_config, task_config
@@ -43,6 +44,7 @@ from prune_core.structure import ModelStructure, model_type
 from prune_core.task import Task
 from prune_core.tasks.labels import are_numbers, label_names
 from prune_core.training import check_training, steps_of
+from prune_core.verification import trial
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,6 +159,8 @@ def prepare(recipe: Recipe) -> Preparation:
     dense = job.task.load_model(job.model_path)
     check_training(section, job.device, dense)
     companions(job.model_path, dense)  # what cannot be copied must not show after the training only
+    if recipe.measure.baseline is not None:
+        read_config(recipe.measure.baseline)  # nor what is not there
     teacher = _teacher(job, dense)
     with main_first():
         features = job.task.train()
@@ -258,9 +262,6 @@ def _start(job: Job, dense: PreTrainedModel, features: Dataset) -> PreTrainedMod
     StructureError where a layout that no family of ours vouches for makes another function, or where the
     shorter model is another one than the dense model with these layers bypassed.
     """
-    from prune_core.rewriting import depth
-    from prune_core.verification import trial
-
     structure = structure_of(dense, job.plugins)
     shorter, shortening = depth.shortened(dense, structure, job.recipe.depth)
     if not trial.needed(structure) and not shortening.gone:

@@ -19,6 +19,7 @@ from prune_core.embeddings.rounding import Rounding
 from prune_core.folders.card import needs_us
 from prune_core.measure import Comparison
 from prune_core.plugins import Plugins
+from prune_core.structure import is_feed_forward
 from prune_core.verification.verify import Verification
 
 
@@ -76,7 +77,7 @@ class Results:
         """The rows of the one table that a run prints."""
         sides = self.comparison.model, self.comparison.baseline
         model, baseline = sides
-        heads, neurons = self._kept("attention"), self._kept("ffn")
+        heads, neurons = self._kept(neurons=False), self._kept(neurons=True)
         batch, dtype = (self.comparison.settings[name] for name in ("batch_size", "dtype"))
         where = self.comparison.machine.device + ("" if dtype == "float32" else f", {dtype}")
         before, ragged = self.dense.get(self.metric), self.compaction.ragged
@@ -139,11 +140,11 @@ class Results:
         stacks = origins(self.compaction.model.config).items()
         return [_row(f"{key.removesuffix('layer.')}layers", str(one[-1]), str(len(one) - 1)) for key, one in stacks]
 
-    def _kept(self, kind: str) -> tuple[int, int]:
-        """Heads or neurons that were kept, and how many the dense model has."""
-        units = [unit for unit in self.compaction.units if unit.key.endswith(f".{kind}")]
-        of = {unit.key: unit.total for unit in units} | {k: n for k, n in self.whole.items() if k.endswith(f".{kind}")}
-        return sum(len(unit.kept) for unit in units), sum(of.values())
+    def _kept(self, *, neurons: bool) -> tuple[int, int]:
+        """Heads, or neurons, that were kept, and how many the dense model has."""
+        of = {unit.key: unit.total for unit in self.compaction.units} | dict(self.whole)
+        kept = [len(unit.kept) for unit in self.compaction.units if is_feed_forward(unit.key) == neurons]
+        return sum(kept), sum(count for key, count in of.items() if is_feed_forward(key) == neurons)
 
 
 def provenance(plugins: Plugins) -> dict[str, Any]:

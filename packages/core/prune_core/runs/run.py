@@ -31,7 +31,7 @@ from prune_core.folders.shipping import portably
 from prune_core.kit.fill import fill_zeros
 from prune_core.masks import MaskSet
 from prune_core.measure import compare, fitting, pick_device
-from prune_core.recipe import Recipe, TaskSection, TrainingSection
+from prune_core.recipe import Recipe, TrainingSection
 from prune_core.rewriting.quantization import int8
 from prune_core.rewriting.quantization import rounding as int8_rounding
 from prune_core.runs.configuring import resolved
@@ -46,7 +46,6 @@ from prune_core.runs.preparation import (
     rehearsal,
     trained_job,
 )
-from prune_core.runs.progress import progress_bar
 from prune_core.runs.report import Results, provenance
 from prune_core.runs.resuming import finished, keep_beginning, pruned
 from prune_core.runs.workspace import Workspace, default_output, open_workspace
@@ -61,6 +60,7 @@ from prune_core.training import (
     steps_of,
     train,
 )
+from prune_core.training.progress import progress_bar
 from prune_core.verification.verify import Verification, digests, expect, real_batches, save_verified, told, verify
 
 logger = logging.getLogger(__name__)
@@ -121,11 +121,10 @@ def _shared(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator[Worksp
         yield on_main(lambda: stack.enter_context(opened))
 
 
-def evaluate_folder(model: str, task: TaskSection, batch_size: int = 64, device: str = "auto") -> dict[str, float]:
-    """Figures of a model, dense or compact, on a task's validation data."""
-    recipe = Recipe.parse({"model": model, "task": task.model_dump(), "training": {"eval_batch_size": batch_size}})
-    job = trained_job(recipe, device)
-    return evaluate_model(job, job.task.load_model(model))
+def evaluate_folder(recipe: Recipe) -> dict[str, float]:
+    """Figures of the recipe's model, dense or compact, on its task's validation data."""
+    job = trained_job(recipe)
+    return evaluate_model(job, job.task.load_model(job.model_path))
 
 
 def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
@@ -148,9 +147,9 @@ def _run(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool)
 
 def _through(recipe: Recipe, workspace: Workspace, *, resume: bool, overwrite: bool) -> dict[str, Any]:
     """Run after run, each at one of the densities; what is done already is left as it is."""
-    ready = _begun(recipe, workspace, resume=resume, overwrite=overwrite)
+    job = _begun(recipe, workspace, resume=resume, overwrite=overwrite).job  # its models are let go
     manifests = []
-    for member in members(ready.job, workspace.folder):
+    for member in members(job, workspace.folder):
         again = agreed(Workspace(Path(str(member.output))).is_run())
         with _shared(member, resume=again, overwrite=False) as own:
             own = replace(own, lessons=workspace.teacher)

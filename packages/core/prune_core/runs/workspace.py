@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prune_core.distributed.processes import is_main
 from prune_core.errors import RecipeError, RunError
 from prune_core.files import is_draft, remove, remove_drafts, write_text
 from prune_core.recipe import TEACHERS, Recipe, differences, read_yaml
@@ -187,12 +186,9 @@ def open_workspace(recipe: Recipe, *, resume: bool, overwrite: bool) -> Iterator
 
     RunError when it cannot be made or another process writes to it, when it holds a run already and neither `resume`
     nor `overwrite` is asked for, when it holds something else, or when the run to resume was made by another recipe.
-    Of the processes of one run the main one asks and keeps it.
+    Of several processes of one run the main one calls it.
     """
     workspace = Workspace(recipe.output or default_output(recipe))
-    if not is_main():
-        yield workspace
-        return
     with held(workspace.folder):
         if any(path.name != LOCK and not is_draft(path) for path in workspace.folder.iterdir()):
             _reopen(workspace, recipe, resume=resume, overwrite=overwrite)

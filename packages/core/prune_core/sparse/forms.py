@@ -145,6 +145,8 @@ class BlockSparse(Form):
     def options(cls, layer: nn.Linear) -> Iterator[int]:
         for size in _BLOCKS:
             fits = layer.out_features % size == 0 and layer.in_features % size == 0
+            if size == max(_BLOCKS) and layer.weight.dtype not in _HALF:
+                continue  # in float32 the kernel adds up in float64, without tensor cores: minutes of compiling
             if fits and _stored(layer.weight, size) < cls._WORTH:
                 yield size
 
@@ -244,7 +246,9 @@ def _stacked(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def _has_kernels(weight: Tensor) -> bool:
     """Whether torch has kernels for two of four where this weight is, in its dtype: Ampere or later."""
     half, on_cuda = weight.dtype in _HALF, weight.device.type == "cuda" and torch.version.hip is None
-    return half and on_cuda and torch.cuda.get_device_capability(weight.device) >= (8, 0)
+    if not (half and on_cuda and torch.backends.cusparselt.is_available()):
+        return False
+    return torch.cuda.get_device_capability(weight.device) >= (8, 0)
 
 
 def _read(weight: Tensor, rows: int) -> float:

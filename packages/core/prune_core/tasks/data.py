@@ -210,9 +210,9 @@ def _check_header(path: Path) -> None:
     second, or fewer names than fields, when it would read the columns as those on their left.
     """
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.reader(file)
-        columns, first = next(rows, []), []
+        rows, columns, first = csv.reader(file), list[str](), list[str]()
         with suppress(csv.Error):  # a text may be longer than it takes; what is no csv file pandas says itself
+            columns = next(rows, [])
             first = next(filter(None, rows), [])
     double = sorted({name for name in columns if columns.count(name) > 1})
     if double:

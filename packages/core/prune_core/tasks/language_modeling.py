@@ -15,12 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from prune_core.errors import DataError, ModelError
-from prune_core.folders.pretrained import read_config
 from prune_core.task import IGNORED, choose_metric
 from prune_core.tasks.config import LanguageModelingConfig, MaskedLanguageModelingConfig
 from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.tabular import TabularTask
-from prune_core.tasks.texts import head_class, only_text, require_head_class, require_text
+from prune_core.tasks.texts import only_text, require_head_class, require_text
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -72,10 +71,6 @@ class LanguageModeling(TabularTask):
         if not len(found):
             raise DataError(f"{table.source}: its texts are too short: not one token follows another")
         return found
-
-    def has_trained_head(self, path: str) -> bool:
-        config = read_config(path)
-        return head_class(self.auto_class, config) in (config.architectures or [])
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         texts = [torch.tensor(feature["input_ids"]) for feature in features]
@@ -196,7 +191,12 @@ def _examples(batch: dict[str, list[Any]], **options: Any) -> dict[str, Any]:
 def _affixes(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The tokens that a tokenizer puts before and behind a text."""
     bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-    start = next(index for index in range(len(whole)) if whole[index : index + len(bare)] == bare)
+    start = next((index for index in range(len(whole)) if whole[index : index + len(bare)] == bare), None)
+    if start is None:
+        raise ModelError(
+            f"{type(tokenizer).__name__} writes 'a' as {bare} alone and as {whole} in a text: which tokens stand "
+            "before and behind a text cannot be told"
+        )
     return whole[:start], whole[start + len(bare) :]
 
 

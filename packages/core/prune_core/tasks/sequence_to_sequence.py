@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from transformers import DataCollatorForSeq2Seq, GenerationConfig
 
 from prune_core.errors import DataError, ModelError
-from prune_core.folders.pretrained import read_config
 from prune_core.task import IGNORED, choose_metric
 from prune_core.tasks.config import SequenceToSequenceConfig, SummarizationConfig, TranslationConfig
 from prune_core.tasks.data import Table, Tables
 from prune_core.tasks.languages import STARTS_WITH_LANGUAGE, family, first_tokens, set_languages
 from prune_core.tasks.tabular import TabularTask
 from prune_core.tasks.text_metrics import TRANSLATION, Scorer, rouge, translation_scores
-from prune_core.tasks.texts import head_class, read_inputs, require_head_class, require_text, text_column
+from prune_core.tasks.texts import read_inputs, require_head_class, require_text, text_column
 from prune_core.tasks.tokens import length_limit, load_tokenizer, tokenized
 
 if TYPE_CHECKING:
@@ -117,10 +116,6 @@ class SequenceToSequence(TabularTask):
         for name, value in first_tokens(self.processor, self.config).items():
             setattr(model.generation_config, name, value)
         return model
-
-    def has_trained_head(self, path: str) -> bool:
-        config = read_config(path)
-        return head_class(self.auto_class, config) in (config.architectures or [])
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = dict(DataCollatorForSeq2Seq(self.processor)(features))

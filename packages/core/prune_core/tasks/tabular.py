@@ -11,6 +11,7 @@ from prune_core.folders.pretrained import load_pretrained, read_config
 from prune_core.task import Task, TaskConfig
 from prune_core.tasks.data import Table, Tables, check_roles, hold_out, read_tables
 from prune_core.tasks.labels import label_names
+from prune_core.tasks.texts import head_class
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,8 +28,9 @@ class TabularTask(Task):
     """What a column may be, as `task.columns` names it."""
     auto_class: ClassVar[str]
     """The class of transformers that loads a model with the head, such as AutoModelForSequenceClassification."""
-    head: ClassVar[str]
-    """How the classes of models with a head for this task end, such as ForSequenceClassification."""
+    head: ClassVar[str | None] = None
+    """How the classes of models with a head for this task end, such as ForSequenceClassification; None where it is the
+    class alone that `auto_class` has for a configuration."""
 
     def __init__(self, section: TaskConfig, model: str) -> None:
         super().__init__(section, model)
@@ -76,7 +78,10 @@ class TabularTask(Task):
         return self._has_head(config) and self.fits(config)
 
     def _has_head(self, config: PreTrainedConfig) -> bool:
-        return any(name.endswith(self.head) for name in config.architectures or [])
+        named = config.architectures or []
+        if self.head is None:
+            return head_class(self.auto_class, config) in named
+        return any(name.endswith(self.head) for name in named)
 
     def judged(self, name: str, features: Dataset) -> Dataset:
         """Validation features with what figures need beside them; `name` is that of a further set, or empty."""

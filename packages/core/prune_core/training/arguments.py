@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from prune_core.arithmetic import as_before
 from prune_core.distributed.agreement import processes
 from prune_core.errors import RecipeError
 
@@ -49,9 +49,9 @@ def _check_sharded(section: TrainingSection) -> None:
         raise RecipeError("training.compile: a sharded training is not compiled; leave compile or sharded out")
 
 
+@as_before()
 def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -> TrainingArguments:
     """transformers' arguments for one training of a run."""
-    precision = torch.backends.fp32_precision  # type: ignore[attr-defined]  # set by torch when it is imported
     args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=section.epochs,
@@ -85,7 +85,6 @@ def arguments(section: TrainingSection, folder: Path, device: str, text: bool) -
         accelerator_config={"non_blocking": device != "cpu"},  # batches come while the device computes
         ddp_find_unused_parameters=True,  # scores are not, once the masks are final
     )
-    torch.backends.fp32_precision = precision  # type: ignore[attr-defined]  # compile turns TF32 on for all
     return on_one_gpu(args)
 
 

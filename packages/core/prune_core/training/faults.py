@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,18 +15,14 @@ def first_not_finite(model: nn.Module, forward: Callable[[], Any]) -> str | None
     """The layer whose output is the first, in the order of one more `forward`, to hold nan or infinity."""
     found: list[str] = []
 
-    def watch(name: str, output: Any) -> None:
+    def watch(name: str, module: nn.Module, given: Any, output: Any) -> None:
         tensors = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else []
         if any(isinstance(tensor, Tensor) and not torch.isfinite(tensor).all() for tensor in tensors):
             found.append(name)
 
-    hooks = [
-        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
-        for name, module in model.named_modules()
-        if name
-    ]
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(watch, name)))
         forward()
-    for hook in hooks:
-        hook.remove()
     return found[0] if found else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from prune_core.distributed.agreement import processes, wait
 from prune_core.distributed.processes import is_main
-from prune_core.errors import TrainingError
-from prune_core.runs.progress import progress_bar
+from prune_core.errors import TrainingError, brief
 from prune_core.training import checkpoints
 from prune_core.training.callbacks import Interruption, Watch
+from prune_core.training.progress import progress_bar
 
 if TYPE_CHECKING:
     from transformers import TrainerState
@@ -56,11 +59,26 @@ def _trained(trainer: PruningTrainer, log: Path, stage: str, last: Path | None) 
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(log.parent / "tensorboard" / stage)
-    with progress_bar(trainer, stage), interruption.listening():
+    with progress_bar(trainer, stage), interruption.listening(), enough_memory(stage):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if interruption.asked():
         raise KeyboardInterrupt
     return trainer.state
+
+
+@contextmanager
+def enough_memory(stage: str) -> Iterator[None]:
+    """TrainingError, with what takes less, where a GPU has not enough memory, or the system refuses more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"{stage}: there is not enough memory ({brief(error, 120)}): lower training.batch_size and raise "
+            "training.gradient_accumulation as much, or set training.gradient_checkpointing or distillation.cache; "
+            "--resume goes on from the last checkpoint"
+        ) from error
 
 
 def _whole(best: Path) -> Path:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
+from prune_core.arithmetic import as_before
 from prune_core.distillation.examples import BESIDE, Beside, Numbered, noted, parted
 from prune_core.distributed.agreement import ended_elsewhere, processes, totals, wait
 from prune_core.distributed.processes import is_main
@@ -60,7 +61,7 @@ class PruningTrainer(Trainer):
     ) -> None:
         if (examples := kwargs.pop("train_dataset", None)) is not None:
             kwargs["train_dataset"] = Numbered(examples)
-        with _as_given(kwargs["model"]):
+        with _as_given(kwargs["model"]), as_before():
             super().__init__(data_collator=noted(task, teacher), compute_metrics=task.metrics, **kwargs)
         self.remove_callback(PrinterCallback)
         self.task = task

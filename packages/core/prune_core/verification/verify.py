@@ -7,26 +7,20 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.constants import REPOCARD_NAME
-from torch import Tensor
+from torch import Tensor, nn
 
-from prune_core.compaction import choose, compact
-from prune_core.compaction.alignment import Alignment
-from prune_core.embeddings.bits import round_embeddings
 from prune_core.errors import RunError, VerificationError, foreign
 from prune_core.files import replacing
 from prune_core.folders.portable import MODULE
 from prune_core.folders.saving import save_compact
 from prune_core.folders.sentence_transformers import MODULES
-from prune_core.masks import MaskSet
 from prune_core.measure.forwards import HALF, evaluating, in_float32
-from prune_core.runs.preparation import make_job
-from prune_core.runs.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -175,40 +169,6 @@ def save_verified(
     return difference
 
 
-def verify_run(run: Path) -> Verification:
-    """Redo the proof from what a run left: its masked model, its masks, its recipe's data, and the model folder.
-
-    A model that was filled has other weights than the masked one by intention: of it the sizes are compared. That its
-    files, as all others', are those that the run proved is seen by their digests.
-    """
-    workspace = Workspace(run)
-    manifest = workspace.read_manifest()
-    if workspace.members():
-        names = ", ".join(path.name for path in workspace.members())
-        raise RunError(f"{run} holds a run at each of several densities: verify {names} in it")
-    for folder in (workspace.masked, workspace.model):
-        if not folder.is_dir():  # its path could be a name on the hub
-            raise RunError(f"{folder} is gone: prune run {run} --resume makes it again")
-    masks, recipe = MaskSet.load(workspace.masks), workspace.read_recipe()
-    job = make_job(recipe)
-    task = job.task
-    batches = list(real_batches(task))
-    masked = task.load_model(str(workspace.masked))
-    alignment = Alignment.load(workspace.alignment, recipe.align) or Alignment()
-    compactor = alignment.applied(choose(masks, recipe.compactor, job.plugins))
-    compaction = compact(masked, masks, compactor, plugins=job.plugins)
-    verification = verify(expect(masked, batches), compaction, batches)
-    if recipe.embedding_bits:
-        round_embeddings(compaction.model, recipe.embedding_bits)
-    saved = task.load_model(str(workspace.model))
-    _same_sizes(compaction.model, saved, workspace.model)
-    verification = replace(verification, changed=changed_files(manifest, workspace.model))
-    if manifest["filled"]:
-        return verification
-    difference = largest_difference(outputs(compaction.model, batches), outputs(saved, batches))
-    return replace(verification, compact_vs_reloaded=max(difference, verification.compact_vs_reloaded))
-
-
 def digests(model: Path) -> dict[str, str]:
     """SHA-256 of the files of a model folder, less its card, which is anybody's to edit."""
     return {name: _digest(path) for name, path in _files(model).items()}
@@ -299,9 +259,11 @@ def tensors(values: Iterable[object]) -> Iterator[Tensor]:
 
 
 def _reloaded(compaction: Compaction, folder: Path) -> PreTrainedModel:
-    """The model in a folder as anybody loads it."""
+    """The model in a folder as anybody loads it, where the compact one is."""
     model = compaction.model
-    return type(model).from_pretrained(folder, dtype=model.dtype)
+    reloaded: PreTrainedModel = type(model).from_pretrained(folder, dtype=model.dtype)
+    nn.Module.to(reloaded, model.device)
+    return reloaded
 
 
 def tolerance(expected: list[Tensor]) -> float:
@@ -320,15 +282,3 @@ def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
 def _largest(output: Tensor) -> float:
     """The largest absolute value of an output that is a finite number; 0 where none is."""
     return float(output.abs().nan_to_num(nan=0.0, posinf=0.0).max())
-
-
-def _same_sizes(expected: Any, found: Any, folder: Path) -> None:
-    wanted = {name: tuple(parameter.shape) for name, parameter in expected.named_parameters()}
-    there = {name: tuple(parameter.shape) for name, parameter in found.named_parameters()}
-    wrong = [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]
-    if wrong:
-        name = sorted(wrong)[0]
-        raise RunError(
-            f"{folder} is not the model that the masks make: {name} has shape {there.get(name)}, "
-            f"the masks leave {wanted.get(name)}; {len(wrong)} parameters differ"
-        )
