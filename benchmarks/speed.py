@@ -25,7 +25,7 @@ TINY = "--rounds 3 --batch-sizes 1 --lengths 8"
 CPU = {
     "help_time": ("help_time.py", "--rounds 2"),
     "first_step": ("first_step.py", "--quick"),
-    "step_overhead": ("step_overhead.py", "--quick --rounds 2 --lengths 24"),
+    "step_overhead": ("step_overhead.py --rounds 40", "--quick --rounds 2 --lengths 24"),
     "freed_memory": ("freed_memory.py", "--rounds 1 --batch-sizes 1"),
     "compaction": ("compaction.py", ""),
     "large_model": ("large_model.py {work}/large", "--layers 1"),

@@ -249,7 +249,8 @@ def _defaults(spec: TaskSpec) -> str:
         for name, value in values.items()
     }
     shown = ("task.dataset", "task.dataset_config", "task.columns")
-    return ", ".join(f"{name} {value}" for name, value in fields.items() if name not in shown)
+    said = {name: value if str(value).isprintable() else repr(value) for name, value in fields.items()}
+    return ", ".join(f"{name} {value}" for name, value in said.items() if name not in shown)
 
 
 def _sentence(text: str) -> str:

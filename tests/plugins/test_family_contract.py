@@ -1,5 +1,7 @@
 """The contract of families, run on a family of somebody else: it passes a right layout and finds a wrong one."""
 
+import ast
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -10,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 from prune_core.testing.capabilities import CAPABILITIES
 from prune_core.testing.contract import FamilyContract
 from prune_core.testing.tiny import random_model, tiny_config
+from tests.meta.tree import ROOT
 
 Add = Callable[..., None]
 
@@ -17,13 +20,13 @@ SOURCE = """
 from dataclasses import replace
 from prune_core.architectures.gpt2 import GPT2
 ATTENTION = replace(GPT2.stacks[0].attention["attention"], by_head={})
-STACK = replace(GPT2.stacks[0], attention={{"attention": ATTENTION}})
+STACK = replace(GPT2.stacks[0], attention={{"attention": ATTENTION}}{})
 @hookimpl
 def prune_architectures():
     return [replace(GPT2, name="mine", model_types=("mine",), stacks=(STACK,))]
 """
-RIGHT, WRONG = SOURCE.format(False), SOURCE.format(True)
-"""The one reads all queries first in the fused projection; the other those of the first head, and so on."""
+RIGHT, WRONG, SIZELESS = SOURCE.format(False, ""), SOURCE.format(True, ""), SOURCE.format(False, ", sizes=None")
+"""The first reads all queries first in the fused projection; the second those of the first head, and so on."""
 
 
 class MyConfig(GPT2Config):
@@ -56,6 +59,14 @@ def test_a_right_layout_passes(add: Add) -> None:
         contract.test_it_is_done_or_refused("mine", capability)
     contract.test_every_class_is_masked_compact_and_reloaded("mine")
     contract.test_nothing_left_anywhere("mine")
+
+
+def test_a_layout_without_sizes_misses_what_the_guide_says(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    (listed,) = re.findall(r"\n    missing = (\{.*?\n    \})\n", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
+    add("prune-mine", SIZELESS)
+    monkeypatch.setattr(Mine, "missing", ast.literal_eval(listed))
+    for capability in CAPABILITIES:
+        Mine().test_it_is_done_or_refused("mine", capability)
 
 
 def test_a_wrong_layout_fails(add: Add) -> None:

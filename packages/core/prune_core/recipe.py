@@ -115,7 +115,7 @@ class DistillationSection(Fields):
         "default the same, or spread evenly over a teacher of another depth.",
     )
     cache: bool = Field(
-        False, description="Keep what the teacher puts out on disk: its forward is paid once for each example."
+        False, description="Store the teacher's outputs on disk, so that it runs only once for each example."
     )
 
 

@@ -24,11 +24,11 @@ class MaskingConfig(StrategyConfig):
     )
     part_densities: dict[str, Share] = Field(
         {},
-        description="Densities of parts by their own, by globs of `prune inspect` keys, such as encoder.*: 0.6 and "
-        "decoder.*: 0.3; what is left has `density`.",
+        description="Own densities for parts of the model, by globs of `prune inspect` keys, such as encoder.*: 0.6 "
+        "and decoder.*: 0.3; the rest uses `density`.",
     )
     penalty_weight: float | None = Field(
-        None, gt=0, description="Weight of the cost on scores, instead of a density: the density is what comes of it."
+        None, gt=0, description="Weight of a penalty on the scores, instead of a density, which is then a result."
     )
     binarizer: Binarizer = Field("threshold", description="How scores become masks.")
     scope: Literal["global", "local"] = Field(
@@ -37,7 +37,7 @@ class MaskingConfig(StrategyConfig):
     attention_weight: float = Field(1.0, ge=0, description="Weight of the cost on attention's scores.")
     ffn_weight: float = Field(1.0, ge=0, description="Weight of the cost on the feed-forward scores.")
     exclude: tuple[str, ...] = Field(
-        (), description="Units to leave alone, as globs of `prune inspect` keys: layer.0.*, *.attention, encoder.*."
+        (), description='Units to leave alone, as globs of `prune inspect` keys: ["layer.0.*", "*.attention"].'
     )
     threshold: float = Field(0.1, description="Final threshold, with a penalty weight and a threshold binarizer.")
     floor: float = Field(
@@ -51,7 +51,7 @@ class MaskingConfig(StrategyConfig):
     pressure_learning_rate: float = Field(
         0.02, gt=0, description="Learning rate of the pressure's multipliers, with a target density."
     )
-    mask_biases: bool = Field(True, description="A bias entry goes where its whole row is gone.")
+    mask_biases: bool = Field(True, description="A bias entry goes when all weights of its row are gone.")
     rewind: FilePath | None = Field(
         None, description="Folder or masks of an earlier run: the heads that it kept may not be pruned."
     )

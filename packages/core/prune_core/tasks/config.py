@@ -86,7 +86,7 @@ class LanguageModelingConfig(TextConfig):
     blocks: bool = Field(True, description="Join texts and cut them into blocks; false: one example a text.")
     separator: str | None = Field(
         None,
-        description="Put behind each text; by default its tokenizer's end of text, of masked-lm where they are joined.",
+        description="Added behind each text; by default the tokenizer's end of text (masked-lm: if texts are joined).",
     )
 
 

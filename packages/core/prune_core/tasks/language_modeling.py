@@ -126,8 +126,8 @@ class CausalLanguageModeling(LanguageModeling):
 class MaskedLanguageModeling(LanguageModeling):
     """Hidden tokens (BERT, arXiv:1810.04805): 80 % of those to predict are masked, 10 % replaced, 10 % left.
 
-    In training they follow from `mask_seed` and the batch, so that epochs differ and a resumed run does not; validation
-    features have a "row", which with `mask_seed` decides theirs, the same in every batch.
+    In training they depend on `mask_seed` and the batch, so they differ between epochs and not after a resume. In
+    validation they depend on `mask_seed` and the row.
     """
 
     section: MaskedLanguageModelingConfig

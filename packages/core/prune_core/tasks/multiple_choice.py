@@ -34,8 +34,8 @@ _NUMBERED = re.compile(r"(choice|ending|option|answer|solution|sol)_?([0-9]|[a-e
 class MultipleChoice(TabularTask):
     """Choosing among texts: as many in every row, in one column of lists or in a column each.
 
-    The model reads each choice behind its context; a question stands at the beginning of the choice where there is a
-    context as well, and is the context where there is none. Texts are cut at `max_length` tokens.
+    The model reads the context, then the choice. With both a context and a question, the question starts the choice; a
+    question alone serves as the context. Texts are cut at `max_length` tokens.
     """
 
     section: MultipleChoiceConfig

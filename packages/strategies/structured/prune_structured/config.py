@@ -12,7 +12,8 @@ class StructuredConfig(UnitMaskingConfig):
 
     binarizer: Binarizer = Field("hard_concrete", description="How scores become masks.")
     attention: Literal["heads", "slices"] = Field(
-        "heads", description="heads: one score a head; slices: one a head and matrix, gone when its slices are."
+        "heads",
+        description="heads: one score a head; slices: one a head and matrix, and a head goes when its slices have.",
     )
     cooldown: float = Field(0.3, ge=0, lt=1, description="Share of the steps after it has arrived.")
     score_learning_rate: float = Field(5e-2, gt=0, description="Learning rate of the scores.")
