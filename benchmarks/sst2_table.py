@@ -155,6 +155,7 @@ def speeds(work: Path) -> None:
     plain resize, so its speed depends on nothing else, and the trained models need not be there.
     """
     keep_freed_memory()
+    torch.set_num_threads(2)
     rows = json.loads((RESULTS / "sst2.json").read_text())["rows"]
     networks = [
         {"row": str(place), "base": SIZES, "heads_per_layer": row["heads"], "ffn_per_layer": row["neurons"]}
@@ -162,7 +163,10 @@ def speeds(work: Path) -> None:
     ]
     file = work / "networks.json"
     write_text(file, json.dumps({"networks": networks}))
-    measured = {found.name: found.rivals[0] for found in bench_networks(file, Grid(rounds=30, threads=2), "cpu").rows}
+    bench = bench_networks(file, Grid(rounds=30), "cpu")
+    if bench.failed:
+        sys.exit("\n".join(one.error for one in bench.failed))
+    measured = {found.name: found.rivals[0] for found in bench.rows}
     for place, row in enumerate(rows):
         speedup, limit = measured[str(place)].speedup, measured[str(place)].flop_limit
         row["speedup"], row["interval"] = round(speedup.value, 2), [round(speedup.low, 2), round(speedup.high, 2)]

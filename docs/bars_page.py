@@ -12,7 +12,7 @@ from typing import Any
 
 BARS = """# What was asked, and what was measured
 
-The project set itself these bars before it measured anything. Written by `make docs` from the JSON files beside it.
+What the project asks of itself. Written by `make docs` from the JSON files beside it.
 **Reached**: the bad end of the interval meets the bar; *reached by the median*: only the figure itself does; *missed
 by*: how far the figure is from it. Intervals are those of 95 %, or the range where a figure is made of several runs;
 where there is none, it is that of one run, or the worst of several. [README.md](README.md) says what the files are.

@@ -24,9 +24,9 @@ def _logs_are_heard() -> Iterator[None]:
     logging.getLogger("prune_core").propagate = True
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Tests that are not of CUDA run on the CPU, whatever the machine has."""
-    if "gpu" not in str(config.option.markexpr).replace("not gpu", ""):
+    if not any(item.get_closest_marker("gpu") for item in session.items):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

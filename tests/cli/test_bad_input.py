@@ -11,6 +11,7 @@ from prune_cli import exit_codes
 from prune_cli.exit_codes import exit_code
 from prune_core import errors
 from prune_core.recipe import Recipe
+from prune_core.runs.places import absolute
 
 RECIPE, PLUGIN, DATA, USAGE = 3, 4, 8, 2
 
@@ -319,9 +320,14 @@ def test_home_is_found_in_every_path_of_a_recipe(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path))
     names = {"model": "~/m", "teacher": "~/t", "output": "~/o"}
     files = {"train_file": "~/a.csv", "validation_file": "~/b.csv"}
-    recipe = Recipe.parse({**names, "task": files})
+    strategy = {"name": "structured", "rewind": "~/r", "within": "~/w"}
+    recipe = Recipe.parse({**names, "task": files, "strategy": strategy, "measure": {"baseline": "~/b"}})
     found = [recipe.model, recipe.teacher, recipe.output, recipe.task.train_file, recipe.task.validation_file]
     assert [str(path) for path in found] == [str(tmp_path / name) for name in ("m", "t", "o", "a.csv", "b.csv")]
+    earlier = absolute(recipe).strategy.fields()
+    assert [earlier["rewind"], earlier["within"], recipe.measure.baseline] == [
+        str(tmp_path / name) for name in ("r", "w", "b")
+    ]
     assert Recipe.parse({"task": {"dataset": "~/d"}}).task.dataset == str(tmp_path / "d")
     assert Recipe.parse({"model": "./m", "task": {"dataset": "nyu-mll/glue"}}).model == "./m"
 

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prune_core.granularity import Block, Element
 from prune_core.kit import layouts
+from prune_core.kit.binarizers import smallest
 from prune_core.kit.cut import SAMPLE, OwnUnits, cut_threshold, sliced_units, stored_weights
 from prune_core.kit.scores import GroupPlan, ScoreGroup, Target
 from prune_core.structure import Attention, FeedForward
@@ -267,6 +268,13 @@ def test_a_large_cut_is_sampled_within_its_error(many):
     for density in (0.05, 0.35, 0.9):
         cut = cut_threshold([OwnUnits(many)], bare([many]), density * many.scores.numel(), exact=False)
         assert (many.scores > cut).float().mean().item() == pytest.approx(density, abs=4 * standard_error)
+
+
+@pytest.mark.gpu
+def test_a_gpu_cuts_where_the_cpu_does():
+    values = torch.randn(10_000)
+    for k in (1, 17, 10_000):
+        assert smallest(values.cuda(), k).cpu() == smallest(values, k)
 
 
 def test_costs_are_exact_in_scores_of_low_precision():

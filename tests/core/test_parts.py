@@ -43,6 +43,8 @@ def test_a_rest_that_is_excluded_stays_whole():
     assert stored_in(model, masks, "encoder.") == 1.0
     assert 0.33 < stored_in(model, masks, "decoder.") <= 0.4
     assert aimed - 0.07 < stored_density(model, masks) <= aimed
+    said = Pruning(tiny_model("t5", heads=8), "structured", total_steps=4, density=1, **options)
+    assert said.strategy.target == aimed
     with pytest.raises(StructureError, match=r"density 0.5 cannot be reached: the parts left alone hold 1.000"):
         Pruning(tiny_model("t5"), "structured", total_steps=4, density=0.5, **options)
 

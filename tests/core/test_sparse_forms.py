@@ -253,6 +253,12 @@ def kernels(call):
     return {event.name for event in found.events()}
 
 
+@pytest.mark.parametrize(("dtype", "sizes"), [(torch.float32, [64, 32, 16]), (torch.bfloat16, [128, 64, 32, 16])])
+def test_the_largest_blocks_are_for_half_precision(dtype, sizes):
+    """In float32 their kernel adds up in float64, and takes minutes to compile."""
+    assert list(BlockSparse.options(half_left(BlockSparse, (512, 128), dtype))) == sizes
+
+
 def test_every_form_of_cuda_has_cases_with_something_to_try():
     assert SIZES.keys() == {form for form in FORMS if form.device == "cuda"}
     assert all(list(form.options(half_left(form, size, dtype))) for form, size, dtype in CASES)
@@ -312,8 +318,8 @@ def test_forms_of_cuda_compute_the_same(form, size, dtype, tokens, bias):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_choice_on_cuda(dtype):
-    """Forms run in the model, whichever of them the measurement takes."""
+def test_the_choice_on_cuda(dtype, caplog):
+    """Every form that fits runs in the model, whichever of them the measurement takes."""
     model = tiny_model("bert", hidden_size=256, intermediate_size=512).cuda().to(dtype)
     batch = {name: value.cuda() for name, value in tiny_inputs(model).items()}
     with torch.no_grad():
@@ -322,7 +328,7 @@ def test_the_choice_on_cuda(dtype):
                 model.get_submodule(name).weight.view(-1, 64)[:, :48] = 0
     expected = model(**batch).logits
     told = use_sparse_forms(model, batch, rounds=9)
-    kinds = {form.kind for form in FORMS if form.device == "cuda"}
-    assert all(found.form == DENSE or any(kind in found.form for kind in kinds) for found in told)
+    assert "which fails" not in caplog.text
+    assert all((found.low, found.high) != (1.0, 1.0) for found in told), "each was timed in some form"
     with torch.inference_mode():
         torch.testing.assert_close(model(**batch).logits, expected, atol=10 * TOLERANCES[dtype], rtol=1e-2)

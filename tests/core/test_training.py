@@ -132,15 +132,16 @@ def test_compiling_leaves_the_arithmetic_as_it_was(tmp_path: Path, monkeypatch: 
 
 def test_arithmetic_is_set_back_whichever_way_it_was_set():
     """torch refuses to read the older setting where the newer has said something else."""
-    torch.backends.fp32_precision = "tf32"  # as transformers does for tf32=True
+    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "tf32"  # the one as transformers does
     try:
         with arithmetic("float32"):
             assert "tf32" not in (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
         with arithmetic("tf32"):
             assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.cudnn.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
     finally:
-        torch.backends.fp32_precision = "none"
+        torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
     assert torch.get_float32_matmul_precision() == "highest"
     with arithmetic("tf32"):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"

@@ -163,7 +163,7 @@ def test_lengths_are_those_of_the_tokens_cut_to_what_the_models_take(tmp_path: P
     (tmp_path / "two.csv").write_text("text,label\ngood film,positive\nbad,negative\n")
     with pytest.raises(DataError, match=r"two\.csv has several columns of strings, text, label: give a txt file"):
         text_lengths(str(tmp_path / "two.csv"), name, [])
-    with pytest.raises(RecipeError, match=r"^lengths_of: no file is at typo\.txt, and as a task: unknown task"):
+    with pytest.raises(RecipeError, match=r"^lengths_of: no file is at typo\.txt, and no task is called that"):
         text_lengths("typo.txt", name, [])
     with pytest.raises(DataError):
         text_lengths(str(tmp_path / "model/model.safetensors"), str(tmp_path / "model"), [])

@@ -145,6 +145,7 @@ def test_other_weights_or_other_features_are_other_lessons(taught, tmp_path):
     (tmp_path / "teacher" / "notes.txt").write_text("of somebody else")
     fewer = lessons.kept_lessons(teacher, ready.features.select(range(20)), tmp_path / "teacher", batch_size=8)
     assert fewer.folder != moved.folder
+    assert [path.name for path in (tmp_path / "teacher").iterdir()] == [fewer.folder.name], "it is ours alone"
 
 
 def test_what_the_disk_has_no_room_for_is_refused(tmp_path):

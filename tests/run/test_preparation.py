@@ -29,7 +29,7 @@ MISTAKES = {
     "fill of what is sparse": (RecipeError, "fill: block leaves", {"strategy": "block", "fill": {"epochs": 1}}),
     "mistyped teacher": (ModelError, "nothing is there", {"teacher": "./no-such-folder/model"}),
     "teacher of another vocabulary": (RecipeError, "another vocabulary", {"teacher": "{stranger}"}),
-    "no such baseline": (ModelError, "nothing is there", {"measure": {"baseline": "./no-such-folder/model"}}),
+    "no such baseline": (ModelError, "measure.baseline: .*there", {"measure": {"baseline": "./no-such-folder/model"}}),
     "no such model": (ModelError, "nothing is there", {"model": "./no-such-folder/model"}),
     "no such column": (DataError, "no column", {"columns": {"text": "nothing"}}),
 }

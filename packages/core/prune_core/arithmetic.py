@@ -20,6 +20,7 @@ _MKLDNN: Any = torch.backends.mkldnn
 _BACKENDS: tuple[Any, ...] = (
     _ALL,
     torch.backends.cuda.matmul,
+    _CUDNN,
     _CUDNN.conv,
     _CUDNN.rnn,
     _MKLDNN.matmul,
@@ -36,7 +37,7 @@ def computed_in(dtype: DType) -> torch.dtype:
 def arithmetic(dtype: DType) -> Iterator[None]:
     """Products of float32 in TF32 for tf32, and in float32, not in less, for everything else."""
     with as_before():
-        _ALL.fp32_precision = "none"  # which the older way does not overrule
+        _ALL.fp32_precision = _CUDNN.fp32_precision = "none"  # which the older way does not overrule
         torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = dtype == "tf32"
         yield

@@ -22,12 +22,12 @@ class Fields(BaseModel):
         return value
 
 
-def _at_home(name: str) -> str:
+def at_home(name: str) -> str:
     """The name with the home folder for ~; every other name, of a folder or of the hub, stays as it is."""
     return str(Path(name).expanduser()) if name.startswith("~/") else name
 
 
-FilePath = Annotated[Path, AfterValidator(lambda path: Path(_at_home(str(path))))]
+FilePath = Annotated[Path, AfterValidator(lambda path: Path(at_home(str(path))))]
 """A path in which ~ is the home folder."""
-NameOrPath = Annotated[str, AfterValidator(_at_home)]
+NameOrPath = Annotated[str, AfterValidator(at_home)]
 """A name of the hub, or the path of a folder in which ~ is the home folder."""

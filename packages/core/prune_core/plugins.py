@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from prune_core import hookspecs
 from prune_core.architectures import Architecture
-from prune_core.errors import PluginError, named, nearest
+from prune_core.errors import PluginError, PruneError, named, nearest
 from prune_core.hookspecs import GROUP, CompactorSpec, StrategySpec, TaskSpec
 from prune_core.recipe import explain
 
@@ -178,16 +178,21 @@ def _load(entry: EntryPoint, distribution: str, version: str, offers: list[Offer
         manager.check_pending()
         _refuse_near_misses(plugin)
     except (Exception, SystemExit) as error:  # whatever a plugin raises must not reach the others
-        failures.append(NotLoaded(distribution, entry.name, stage, named(error)))
+        failures.append(NotLoaded(distribution, entry.name, stage, _reason(error)))
         return
     for kind, expected in KINDS.items():
         try:
             specs = [spec for answer in getattr(manager.hook, f"prune_{kind}")() for spec in answer]
             _check(specs, expected)
         except (Exception, SystemExit) as error:  # one raising hook must not discard the other hooks' answers
-            failures.append(NotLoaded(distribution, entry.name, f"prune_{kind}", named(error)))
+            failures.append(NotLoaded(distribution, entry.name, f"prune_{kind}", _reason(error)))
         else:
             offers.extend(Offer(kind, spec, distribution, version) for spec in specs)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong: one line of an error of others, all of ours, which may name several fields."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, PruneError) else named(error)
 
 
 def _refuse_near_misses(plugin: ModuleType | object) -> None:

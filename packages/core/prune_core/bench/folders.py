@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from prune_core.bench.grid import Grid
 from prune_core.embeddings.trimming import texts_by_column
-from prune_core.errors import DataError, PluginError, RecipeError
+from prune_core.errors import DataError, RecipeError, nearest
 from prune_core.folders.pretrained import load_saved, usable_length
 from prune_core.measure import Bench, Row, bench, folder_size
+from prune_core.plugins import load_plugins
 from prune_core.runs.configuring import validated
 from prune_core.runs.preparation import make_job
 from prune_core.tasks.tokens import load_tokenizer
@@ -78,10 +79,11 @@ def _in_file(path: Path, model: str) -> list[int]:
 
 
 def _in_task(name: str, model: str) -> list[int]:
-    try:
-        features = make_job(validated({"model": model, "task": name}, "lengths_of")).task.validation()
-    except PluginError as error:
-        raise RecipeError(f"lengths_of: no file is at {name}, and as a task: {error}") from error
+    known = load_plugins().names("tasks")
+    if name not in known:
+        hint = f"{nearest(name, known)}`prune tasks` lists them"
+        raise RecipeError(f"lengths_of: no file is at {name}, and no task is called that; {hint}")
+    features = make_job(validated({"model": model, "task": name}, "lengths_of")).task.validation()
     if "input_ids" not in features.column_names:
         raise DataError(
             f"lengths_of: the features of {name} have no input_ids, only {', '.join(features.column_names)}"

@@ -152,7 +152,7 @@ def _identity(teacher: Teacher, features: Dataset) -> str:
 
 
 def _forget_others(folder: Path) -> None:
-    """Remove lessons of another teacher or on other features, and what a kill left of a file."""
+    """Remove all else from the folder: lessons of another teacher or on other features, and what a kill left."""
     for other in folder.parent.iterdir():
         if other != folder:
             remove(other)

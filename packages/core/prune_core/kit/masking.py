@@ -258,7 +258,7 @@ class MaskingStrategy(Strategy):
             self._deciding |= {one.group.plan.name: one for units in owners for one in reversed(units.slices)}
             units: tuple[Units, ...] = tuple(OwnUnits(group) for group in own) if self.sparse else owners
             total = sum(linear(self._model, name).weight.numel() for name in inside)
-            if glob == REST and not own and self.config.density is None:
+            if glob == REST and not own and self.config.density in (None, 1):
                 self._untouched = total  # the rest is excluded, and nothing was asked of it
                 continue
             if not units and (own or glob != REST):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prune_core.errors import ModelError, RecipeError, brief
+from prune_core.errors import ModelError, RecipeError, named
 from prune_core.folders.pretrained import usable_length
 
 _FRAMES_A_POSITION = 2
@@ -137,8 +137,7 @@ def _tokens_an_image(model: PreTrainedModel, image: Tensor) -> int:
             shown: Any = model
             return len(shown.get_image_features(image, return_dict=True).pooler_output[0])
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {brief(error)}"
-        raise ModelError(f"{type(model).__name__} takes images in a way that is not known: {why}") from error
+        raise ModelError(f"{type(model).__name__} takes images in a way that is not known: {named(error)}") from error
 
 
 def _check_length(model: PreTrainedModel, length: int, longest: int | None, new_tokens: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prune_core.fields import at_home
 from prune_core.recipe import Recipe
 
 EARLIER = ("rewind", "within")
@@ -58,7 +59,7 @@ def moved_along(tree: Any, folder: Path) -> Any:
 def _earlier(recipe: Recipe) -> dict[str, Path]:
     """The earlier runs that the recipe's strategy goes on from, by field."""
     named = recipe.strategy.fields()
-    return {name: Path(str(named[name])) for name in EARLIER if named.get(name)}
+    return {name: Path(at_home(str(named[name]))) for name in EARLIER if named.get(name)}
 
 
 def _absolute(path: Any) -> Any:

@@ -159,8 +159,7 @@ def prepare(recipe: Recipe) -> Preparation:
     dense = job.task.load_model(job.model_path)
     check_training(section, job.device, dense)
     companions(job.model_path, dense)  # what cannot be copied must not show after the training only
-    if recipe.measure.baseline is not None:
-        read_config(recipe.measure.baseline)  # nor what is not there
+    _check_baseline(job)
     teacher = _teacher(job, dense)
     with main_first():
         features = job.task.train()
@@ -225,6 +224,17 @@ def describe_head(path: str) -> str:
     labels = [str(label) for label in (config.id2label or {}).values()]
     listed = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
     return f"{(config.architectures or [config.model_type])[0]} with {len(labels)} labels: {listed}"
+
+
+def _check_baseline(job: Job) -> None:
+    """ModelError where the model to compare with cannot be loaded: that must not show after the training only."""
+    baseline = job.recipe.measure.baseline
+    if baseline is None or baseline == job.model_path:
+        return
+    try:
+        job.task.load_model(baseline)
+    except ModelError as error:
+        raise ModelError(f"measure.baseline: {error}") from error
 
 
 def _strategy(job: Job) -> Strategy:

@@ -185,7 +185,8 @@ def depth(sample: Sample) -> str | None:
     shorter, shortening = shortened(sample.model, sample.structure, DepthSection(drop=("*layer.1",)))
     prove(sample.model, shorter, shortening.gone, sample.inputs(shorter))
     one = replace(sample, model=shorter)
-    assert len(layers_of(one.structure)) == len(layers_of(sample.structure)) - len(shortening.gone)
+    gone = [unit for layer in shortening.gone for unit in layer.units]
+    assert len(one.structure.units) == len(sample.structure.units) - len(gone), "other layers went than were asked for"
     return head_class(one)
 
 

@@ -76,8 +76,8 @@ def enough_memory(stage: str) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{stage}: there is not enough memory ({brief(error, 120)}): lower training.batch_size and raise "
-            "training.gradient_accumulation as much, or set training.gradient_checkpointing or distillation.cache; "
-            "--resume goes on from the last checkpoint"
+            "training.gradient_accumulation as much, or set training.gradient_checkpointing or distillation.cache, and "
+            "start anew with --overwrite; --resume goes on only as the run was begun"
         ) from error
 
 
