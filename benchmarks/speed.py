@@ -16,7 +16,7 @@ from report import keep
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = "prune bench --json --networks {here}"
-TWO = "--threads 2 --rounds 11 --batch-sizes 8,1 --runtimes torch,openvino"
+TWO = "--threads 2 --batch-sizes 8,1 --runtimes torch,openvino"
 BERT = "{work}/bert/pruned --baseline {work}/bert/dense --json"
 LLAMA = "{work}/llama/pruned --baseline {work}/llama/dense --json"
 DTYPES = "--dtypes float32,tf32,bfloat16"
@@ -35,7 +35,7 @@ CPU = {
     "sparse_forms": ("sparse_forms.py", "--rounds 2 --layers 1"),
     "random_networks": (f"{NETWORKS}/random_networks.json {TWO} --rounds 21", TINY),
     "bar_networks": (f"{NETWORKS}/bar_networks.json {TWO} --rounds 31", TINY),
-    "published_networks": (f"{NETWORKS}/published_networks.json {TWO}", f"{TINY} --runtimes torch"),
+    "published_networks": (f"{NETWORKS}/published_networks.json {TWO} --rounds 11", f"{TINY} --runtimes torch"),
     "decode": (f"prune bench {LLAMA} --threads 2 --dtypes float32 --batch-sizes 1 --new-tokens 16 --rounds 9", TINY),
     "explain": (f"prune explain {BERT} --threads 2", "--length 8 --rounds 3"),
     "explain_one": (f"prune explain {BERT} --threads 2 --batch-size 1", "--length 8 --rounds 3"),

@@ -29,7 +29,7 @@ from prune_core.bench.grid import Grid
 from prune_core.bench.networks import bench_networks
 from prune_core.files import write_text
 from prune_core.malloc import keep_freed_memory
-from prune_core.measure import compare_folders
+from prune_core.measure import Ratio, compare_folders
 from prune_core.recipe import MeasureSection, Recipe, TaskSection
 from prune_core.runs.run import evaluate_folder
 
@@ -132,15 +132,19 @@ def figures(row: Row, work: Path) -> dict[str, Any] | None:
         "dense": round(100 * metric["dense"], 2),
         "pruned": round(100 * metric["pruned"], 2),
         "held_out": {"dense": held_out(work / "dense", work), "pruned": held_out(folder / "model", work)},
-        "speedup": round(comparison.speedup, 2),
-        "interval": [round(comparison.speedup_low, 2), round(comparison.speedup_high, 2)],
-        "flop_ratio": round(comparison.flop_ratio, 2),
+        **timed(comparison.ratio, comparison.flop_ratio),
         "megabytes": round((comparison.model.file_bytes or 0) / 1e6, 1),
         "dense_megabytes": round((comparison.baseline.file_bytes or 0) / 1e6, 1),
         "heads": [unit["kept"] for unit in manifest["units"] if unit["key"].endswith("attention")],
         "neurons": [unit["kept"] for unit in manifest["units"] if unit["key"].endswith("ffn")],
         "difference": manifest["verification"]["masked_vs_compact"],
     }
+
+
+def timed(speedup: Ratio, flop_ratio: float) -> dict[str, Any]:
+    """What a row says of speed."""
+    interval = [round(speedup.low, 2), round(speedup.high, 2)]
+    return {"speedup": round(speedup.value, 2), "interval": interval, "flop_ratio": round(flop_ratio, 2)}
 
 
 def table(work: Path) -> None:
@@ -168,9 +172,7 @@ def speeds(work: Path) -> None:
         sys.exit("\n".join(one.error for one in bench.failed))
     measured = {found.name: found.rivals[0] for found in bench.rows}
     for place, row in enumerate(rows):
-        speedup, limit = measured[str(place)].speedup, measured[str(place)].flop_limit
-        row["speedup"], row["interval"] = round(speedup.value, 2), [round(speedup.low, 2), round(speedup.high, 2)]
-        row["flop_ratio"] = round(limit, 2)
+        row |= timed(measured[str(place)].speedup, measured[str(place)].flop_limit)
     write(rows)
 
 
